@@ -1,0 +1,177 @@
+"""Block formats: elements that share a scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from lowp._errors import FormatError, unknown_name
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Integer
+from lowp.formats.spec import Format, ScalarFormat
+
+#: Scale recipes: how the scale of a block follows from its elements. Implemented in `lowp.rounding.recipes`.
+SCALE_RECIPES = {
+    "floor": "2^(floor(log2 amax) - emax): the OCP MX 1.0 rule; large elements may clip",
+    "ceil": "2^(ceil(log2 amax) - emax), as torchao CEIL",
+    "even": "amax rounded to the element's precision (half up), then floor, as torchao EVEN",
+    "rceil": "amax / max rounded up in the scale format, as cuBLAS and TransformerEngine MXFP8; never clips",
+    "round": "amax / max rounded to nearest, ties to even, in the scale format",
+    "nvfp4_te": "NVFP4 as TransformerEngine computes it in float32, tensor scale included",
+    "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",
+    "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1",
+    "mxfp4_modelopt": "MXFP4 as TensorRT Model Optimizer: rceil scale, element ties toward zero",
+    "ggml_mxfp4": "MXFP4 as ggml: floor scale, element ties to the lower magnitude",
+    "ggml_q4_0": "signed extreme / -8 in float32, stored as float16",
+    "ggml_q4_1": "(max - min) / 15 in float32 with the minimum as offset, both stored as float16",
+    "ggml_q5_0": "signed extreme / -16 in float32, stored as float16",
+    "ggml_q5_1": "(max - min) / 31 in float32 with the minimum as offset, both stored as float16",
+    "ggml_q8_0": "amax / 127 in float32, stored as float16, elements rounded half away",
+}
+#: What a NaN or an infinity does to its block.
+NONFINITE_POLICIES = {
+    "nan_block": "the whole block becomes NaN (the scale is NaN)",
+    "element": "the scale ignores it; the element alone follows the rounding's overflow mode",
+    "error": "RangeError",
+}
+E8M0 = Float(8, 0, bias=127, signed=False, subnormals=False, specials="fn", zero=False)
+FLOAT32 = Float(8, 23)
+
+
+@dataclass(frozen=True)
+class Block(Format):
+    """A block format: `value = element * scale * tensor_scale` (or `(element - zero_point) * scale`).
+
+    Args:
+        element: Scalar format of the elements.
+        size: Elements per block along the axis; `(rows, columns)` for two-dimensional tiles; "row" for one scale per
+            whole axis; "tensor" for one scale in all. An axis that the size does not divide ends in a shorter block.
+        scale: Format of the scales; its values must be able to be positive.
+        tensor_scale: Format of a second scale shared by the tensor, or None.
+        zero_point: Whether blocks carry an offset in element units (asymmetric quantization); needs `Integer` elements.
+        recipe: Name of the rule that picks the scale; default "floor" for E8M0 scales, else "round".
+        nonfinite: What NaN and infinity do to their block: "nan_block", "element" or "error".
+
+    Raises:
+        FormatError: A part is not a scalar format, the size is not positive, or the parts do not fit together.
+
+    Example:
+        >>> Block("float4_e2m1fn", size=16, scale="float8_e4m3fn", tensor_scale="float32").bits_per_value
+        4.5
+    """
+
+    element: ScalarFormat
+    size: int | tuple[int, int] | str = 32
+    scale: ScalarFormat = E8M0
+    tensor_scale: ScalarFormat | None = None
+    zero_point: bool = False
+    recipe: str = ""
+    nonfinite: str = "nan_block"
+
+    kind = "block"
+
+    def __post_init__(self) -> None:
+        for field in ("element", "scale", "tensor_scale"):
+            object.__setattr__(self, field, _scalar(field, getattr(self, field)))
+        object.__setattr__(self, "size", _checked_size(self.size))
+        if not self.recipe:
+            object.__setattr__(self, "recipe", "floor" if self.scale == E8M0 else "round")
+        if self.recipe not in SCALE_RECIPES:
+            raise FormatError(unknown_name("recipe", self.recipe, SCALE_RECIPES))
+        if self.nonfinite not in NONFINITE_POLICIES:
+            raise FormatError(unknown_name("nonfinite", self.nonfinite, NONFINITE_POLICIES))
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        if self.scale.max <= 0:
+            raise FormatError(f"scale={self.scale.name!r} has no positive value.")
+        if self.zero_point and not isinstance(self.element, Integer):
+            raise FormatError(f"zero_point=True needs Integer elements, not {self.element.name!r}.")
+        if self.recipe in ("floor", "ceil", "even") and not _is_power_of_two_scale(self.scale):
+            raise FormatError(
+                f"recipe={self.recipe!r} makes powers of two, scale={self.scale.name!r} holds others too; "
+                "use recipe 'round' or 'rceil', or scale 'float8_e8m0fnu'."
+            )
+        if self.recipe.startswith("nvfp4") and self.size not in (16, (16, 16), (1, 16)):
+            raise FormatError(f"recipe={self.recipe!r} is defined for blocks of 16 (or 16x16), not size={self.size!r}.")
+
+    @property
+    def bits(self) -> int:
+        """Storage bits of one element's code, scales not counted."""
+        return self.element.bits
+
+    @property
+    def block_elements(self) -> int | None:
+        """Elements that share a scale, or None where that depends on the array's shape."""
+        if isinstance(self.size, tuple):
+            return math.prod(self.size)
+        return self.size if isinstance(self.size, int) else None
+
+    @property
+    def block_bits(self) -> int:
+        """Storage bits of one block besides its elements: the scale and, if any, the zero point."""
+        if self.recipe in ("ggml_q4_1", "ggml_q5_1"):
+            return 2 * self.scale.bits
+        return self.scale.bits + (self.element.bits if self.zero_point else 0)
+
+    @property
+    def bits_per_value(self) -> float:
+        """Storage bits per value with scales; for scales per row or tensor the limit of long rows."""
+        shared = self.block_bits / self.block_elements if self.block_elements else 0.0
+        return self.element.bits + shared
+
+    @property
+    def max(self) -> float:
+        """Largest finite value, exact."""
+        tensor = self.tensor_scale.max if self.tensor_scale else 1.0
+        return self.element.max * self.scale.max * tensor
+
+    @property
+    def min(self) -> float:
+        """Most negative finite value."""
+        tensor = self.tensor_scale.max if self.tensor_scale else 1.0
+        return self.element.min * self.scale.max * tensor
+
+    def with_recipe(self, recipe: str) -> Block:
+        """Return the same format with another scale recipe."""
+        return replace(self, recipe=recipe)
+
+    def generated_name(self) -> str:
+        size = "x".join(map(str, self.size)) if isinstance(self.size, tuple) else str(self.size)
+        parts = [self.element.name, size, self.scale.name]
+        parts += [f"tensor={self.tensor_scale.name}"] if self.tensor_scale else []
+        parts += ["asym"] if self.zero_point else []
+        default = "floor" if self.scale == E8M0 else "round"
+        parts += [f"recipe={self.recipe}"] if self.recipe != default else []
+        parts += [f"nonfinite={self.nonfinite}"] if self.nonfinite != "nan_block" else []
+        return f"block[{','.join(parts)}]"
+
+
+def _is_power_of_two_scale(scale: ScalarFormat) -> bool:
+    return isinstance(scale, Float) and scale.mantissa_bits == 0
+
+
+def _scalar(field: str, value: object) -> ScalarFormat | None:
+    if value is None and field == "tensor_scale":
+        return None
+    if isinstance(value, str):
+        from lowp.formats.parse import parse  # parse builds blocks itself, so the import waits until a name comes
+
+        value = parse(value)
+    if not isinstance(value, ScalarFormat):
+        raise FormatError(f"{field}={value!r} is not a scalar format or the name of one.")
+    return value
+
+
+def _checked_size(size: object) -> int | tuple[int, int] | str:
+    if isinstance(size, str):
+        if size not in ("row", "tensor"):
+            raise FormatError(
+                f"size={size!r} is not known; allowed: a positive integer, (rows, columns), 'row', 'tensor'."
+            )
+        return size
+    pair = size if isinstance(size, tuple | list) else (size,)
+    if len(pair) > 2 or any(isinstance(n, bool) or not hasattr(n, "__index__") or n < 1 for n in pair):
+        raise FormatError(f"size={size!r} must be a positive integer, (rows, columns), 'row' or 'tensor'.")
+    numbers = [int(n) for n in pair]
+    return numbers[0] if not isinstance(size, tuple | list) else (numbers[0], numbers[-1])

@@ -1,0 +1,156 @@
+"""The formats that have names, their aliases, and one sentence about each."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import NamedTuple
+
+from lowp.formats.block import E8M0, FLOAT32, Block
+from lowp.formats.codebook import Codebook
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import REGISTERED_NAMES, Format
+
+
+class Entry(NamedTuple):
+    """A named format."""
+
+    format: Format
+    family: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+
+
+# NF4: the 16 float32 values of bitsandbytes (quantiles of a normal distribution), and its float32 decision points.
+# Source: Dettmers et al., QLoRA, arXiv:2305.14314, appendix E; thresholds are the float32 midpoints it compares with.
+_NF4_HEX = """
+    -0x1p+0 -0x1.647362p-1 -0x1.0cd660p-1 -0x1.946540p-2 -0x1.23449ap-2 -0x1.7a6a7ap-3 -0x1.74f0e2p-4 0x0p+0
+    0x1.45f5fep-4 0x1.4995c6p-3 0x1.f809bap-3 0x1.5a0674p-2 0x1.c34970p-2 0x1.200f56p-1 0x1.722766p-1 0x1p+0
+"""
+_NF4_VALUES = tuple(float.fromhex(h) for h in _NF4_HEX.split())
+
+
+def _float32(x: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", x))[0])
+
+
+_NF4 = Codebook(_NF4_VALUES, thresholds=[_float32((a + b) / 2) for a, b in pairwise(_NF4_VALUES)], label="nf4")
+E2M1 = Float(2, 1, bias=1, specials="finite")
+E2M3 = Float(2, 3, bias=1, specials="finite")
+E3M2 = Float(3, 2, bias=3, specials="finite")
+E4M3FN = Float(4, 3, specials="fn")
+E5M2 = Float(5, 2)
+_FLOAT16 = Float(5, 10)
+
+_FLOATS = {
+    "float64": Entry(Float(11, 52), "float", "IEEE 754 binary64", ("fp64", "double", "binary64", "e11m52")),
+    "float32": Entry(FLOAT32, "float", "IEEE 754 binary32", ("fp32", "single", "binary32", "e8m23")),
+    "tf32": Entry(Float(8, 10), "float", "NVIDIA TensorFloat-32, the 19 bits that count", ("tensorfloat32", "e8m10")),
+    "bfloat16": Entry(Float(8, 7), "float", "brain float, the upper half of binary32", ("bf16", "e8m7")),
+    "float16": Entry(_FLOAT16, "float", "IEEE 754 binary16", ("fp16", "half", "binary16", "e5m10")),
+    "float8_e5m2": Entry(E5M2, "float", "OCP OFP8 E5M2", ("e5m2", "fp8_e5m2", "bf8")),
+    "float8_e4m3fn": Entry(
+        E4M3FN, "float", "OCP OFP8 E4M3: NaN, no infinity", ("e4m3fn", "fp8", "fp8_e4m3", "fp8_e4m3fn")
+    ),
+    "float8_e4m3": Entry(Float(4, 3), "float", "E4M3 with IEEE specials", ("e4m3",)),
+    "float8_e3m4": Entry(Float(3, 4), "float", "E3M4 with IEEE specials", ("e3m4",)),
+    "float8_e5m2fnuz": Entry(Float(5, 2, specials="fnuz"), "float", "AMD CDNA3 bf8", ("e5m2fnuz",)),
+    "float8_e4m3fnuz": Entry(Float(4, 3, specials="fnuz"), "float", "AMD CDNA3 fp8", ("e4m3fnuz",)),
+    "float8_e4m3b11fnuz": Entry(Float(4, 3, bias=11, specials="fnuz"), "float", "E4M3 with bias 11", ("e4m3b11fnuz",)),
+    "float8_e8m0fnu": Entry(E8M0, "float", "OCP MX scale: powers of two, NaN, no zero", ("e8m0", "ue8m0", "e8m0fnu")),
+    "float8_ue5m3fn": Entry(
+        Float(5, 3, signed=False, specials="fn"), "float", "unsigned E5M3, all ones is NaN, max 114688", ("ue5m3fn",)
+    ),
+    "float8_ue5m3f": Entry(
+        Float(5, 3, signed=False, specials="finite"),
+        "float",
+        "unsigned E5M3, all codes finite, max 122880",
+        ("ue5m3f",),
+    ),
+    "float8_ue5m3": Entry(
+        Float(5, 3, signed=False), "float", "unsigned E5M3, top exponent reserved, max 61440", ("ue5m3",)
+    ),
+    "float7_ue4m3fn": Entry(
+        Float(4, 3, signed=False, specials="fn"),
+        "float",
+        "E4M3 without its sign bit, as NVFP4 scales use it",
+        ("ue4m3", "ue4m3fn"),
+    ),
+    "float6_e3m2fn": Entry(E3M2, "float", "OCP MX FP6 E3M2, all finite", ("e3m2", "e3m2fn", "fp6_e3m2", "e3m2f")),
+    "float6_e2m3fn": Entry(
+        E2M3, "float", "OCP MX FP6 E2M3, all finite", ("e2m3", "e2m3fn", "fp6_e2m3", "fp6", "e2m3f")
+    ),
+    "float4_e2m1fn": Entry(
+        E2M1, "float", "OCP MX FP4 E2M1, all finite", ("e2m1", "e2m1fn", "fp4", "fp4_e2m1", "e2m1f")
+    ),
+}
+_SMALL = {
+    **{f"int{n}": Entry(Integer(n), "integer", f"{n}-bit two's complement") for n in (1, 2, 3, 4, 8, 16, 32)},
+    **{f"uint{n}": Entry(Integer(n, signed=False), "integer", f"{n}-bit unsigned") for n in (1, 2, 3, 4, 8, 16, 32)},
+    **{f"int{n}_sym": Entry(Integer(n, symmetric=True), "integer", f"{n}-bit, symmetric range") for n in (2, 3, 4, 8)},
+    "fixed8_4": Entry(Fixed(8, 4), "fixed point", "8 bits, 4 right of the point", ("ap_fixed<8,4>",)),
+    "fixed16_8": Entry(Fixed(16, 8), "fixed point", "16 bits, 8 right of the point", ("ap_fixed<16,8>",)),
+    "nf4": Entry(_NF4, "codebook", "NormalFloat-4 of QLoRA, 16 values in [-1, 1]", ("normalfloat4",)),
+    "ternary": Entry(
+        Codebook((0.0, 1.0, -1.0), codes=(0, 1, 3), label="ternary"), "codebook", "-1, 0, 1 as two bits", ("trit",)
+    ),
+    "binary": Entry(Codebook((1.0, -1.0), label="binary"), "codebook", "+1 (code 0) and -1 (code 1)", ("sign",)),
+}
+_INT8_MX = Fixed(8, 6, symmetric=True)
+_MX = {
+    "mxfp8_e4m3": Entry(Block(E4M3FN), "block", "OCP MXFP8 with E4M3 elements", ("mxfp8", "mxfp8_e4m3fn")),
+    "mxfp8_e5m2": Entry(Block(E5M2), "block", "OCP MXFP8 with E5M2 elements"),
+    "mxfp6_e3m2": Entry(Block(E3M2), "block", "OCP MXFP6 with E3M2 elements", ("mxfp6_e3m2fn",)),
+    "mxfp6_e2m3": Entry(Block(E2M3), "block", "OCP MXFP6 with E2M3 elements", ("mxfp6", "mxfp6_e2m3fn")),
+    "mxfp4": Entry(Block(E2M1), "block", "OCP MXFP4", ("mxfp4_e2m1", "mxfp4_e2m1fn")),
+    "mxint8": Entry(Block(_INT8_MX), "block", "OCP MXINT8, element range kept symmetric"),
+}
+
+
+def _nvfp4(system: str) -> Block:
+    return Block(E2M1, 16, E4M3FN, FLOAT32, recipe=f"nvfp4_{system}")
+
+
+_GROUPS = {
+    "nvfp4": Entry(_nvfp4("te"), "block", "NVIDIA NVFP4, scales as TransformerEngine", ("nvfp4_te",)),
+    "nvfp4_torchao": Entry(_nvfp4("torchao"), "block", "NVIDIA NVFP4, scales as torchao"),
+    "nvfp4_modelopt": Entry(_nvfp4("modelopt"), "block", "NVIDIA NVFP4, scales as TensorRT Model Optimizer"),
+    "mxfp4_modelopt": Entry(Block(E2M1, recipe="mxfp4_modelopt"), "block", "MXFP4 as TensorRT Model Optimizer"),
+    "int8_row": Entry(Block(Integer(8), "row", FLOAT32), "block", "int8, one float32 scale per row"),
+    "int8_tensor": Entry(Block(Integer(8), "tensor", FLOAT32), "block", "int8, one float32 scale per tensor"),
+    "int4_g128": Entry(Block(Integer(4), 128, _FLOAT16), "block", "int4, a float16 scale per 128"),
+    "int4_g128_asym": Entry(
+        Block(Integer(4, signed=False), 128, _FLOAT16, zero_point=True), "block", "uint4 with zero point, per 128"
+    ),
+    "int3_g128": Entry(Block(Integer(3), 128, _FLOAT16), "block", "int3, a float16 scale per 128"),
+    "int2_g64": Entry(Block(Integer(2), 64, _FLOAT16), "block", "int2, a float16 scale per 64"),
+    "int4_g32_pow2": Entry(Block(Integer(4), 32, E8M0), "block", "int4, a power-of-two scale per 32"),
+    "nf4_g64": Entry(Block(_NF4, 64, FLOAT32), "block", "NF4, a float32 absmax per 64, as QLoRA", ("nf4_block64",)),
+    "fp8_tile128": Entry(
+        Block(E4M3FN, (128, 128), FLOAT32), "block", "E4M3, a float32 scale per 128x128 tile", ("fp8_128x128",)
+    ),
+    "ggml_q4_0": Entry(Block(Integer(4, signed=False), 32, _FLOAT16, recipe="ggml_q4_0"), "block", "ggml Q4_0"),
+    "ggml_q4_1": Entry(Block(Integer(4, signed=False), 32, _FLOAT16, recipe="ggml_q4_1"), "block", "ggml Q4_1"),
+    "ggml_q5_0": Entry(Block(Integer(5, signed=False), 32, _FLOAT16, recipe="ggml_q5_0"), "block", "ggml Q5_0"),
+    "ggml_q5_1": Entry(Block(Integer(5, signed=False), 32, _FLOAT16, recipe="ggml_q5_1"), "block", "ggml Q5_1"),
+    "ggml_q8_0": Entry(Block(Integer(8), 32, _FLOAT16, recipe="ggml_q8_0"), "block", "ggml Q8_0"),
+    "ggml_mxfp4": Entry(Block(E2M1, recipe="ggml_mxfp4"), "block", "ggml MXFP4"),
+}
+
+#: Every registered format by name.
+REGISTRY: dict[str, Entry] = {**_FLOATS, **_SMALL, **_MX, **_GROUPS}
+#: Every alias and the name it stands for.
+ALIASES: dict[str, str] = {alias: name for name, entry in REGISTRY.items() for alias in entry.aliases}
+for _name, _entry in REGISTRY.items():
+    REGISTERED_NAMES[_entry.format] = _name
+
+
+def names(family: str | None = None) -> list[str]:
+    """Return every registered name, or those of one family ("float", "integer", "fixed point", "codebook", "block").
+
+    Example:
+        >>> names("codebook")
+        ['nf4', 'ternary', 'binary']
+    """
+    return [name for name, entry in REGISTRY.items() if family in (None, entry.family)]

@@ -1,0 +1,111 @@
+"""From whatever the caller passed to an array of float32 or float64 bits, and back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lowp._errors import ArgumentTypeError, RangeError
+
+_EXACT_INTEGER = 1 << 53
+
+
+class Source(NamedTuple):
+    """An input made ready: its values as float32 or float64, and what the caller's own type was."""
+
+    values: np.ndarray[Any, Any]
+    dtype: np.dtype[Any] | None  # None: a Python number
+    sticky: bool  # some value is an integer beyond 2^53, rounded to odd: good for at most 50 bits of precision
+
+    @property
+    def dtype_name(self) -> str:
+        """Name of the dtype that results have."""
+        return "float64" if self.dtype is None else self.dtype.name
+
+
+def as_source(x: Any) -> Source:
+    """Return the values of `x` as float32 or float64, exactly.
+
+    float16, bfloat16 and the small ml_dtypes widen to float32; integers, Python numbers and lists to float64.
+    A 64-bit integer that float64 cannot hold is rounded to odd, which one later rounding cannot tell from exact.
+
+    Raises:
+        ArgumentTypeError: bool, complex, text, objects, or a float wider than float64.
+        RangeError: A Python integer beyond 64 bits.
+    """
+    dtype_of = None if isinstance(x, int | float) and not isinstance(x, bool | np.generic) else np.dtype(np.float64)
+    array = _as_array(x)
+    name = array.dtype.name
+    if array.dtype.kind in "iu":
+        values, sticky = _from_integers(array)
+        return Source(values, dtype_of, sticky)
+    if name in ("float32", "float64"):
+        values = array if array.dtype.isnative else array.astype(name)
+    elif name == "float16" or _is_ml_dtype(array.dtype):
+        values = _quiet_cast(array, np.float32)
+    else:
+        raise ArgumentTypeError(
+            f"x has dtype {name}; allowed: float16, bfloat16, float32, float64, integers, Python numbers and lists."
+        )
+    return Source(values, dtype_of and (array.dtype if array.dtype.isnative else values.dtype), False)
+
+
+def _as_array(x: Any) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(x)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArgumentTypeError(f"x of type {type(x).__name__} is not an array of numbers: {error}.") from error
+    if array.dtype == object and array.size and all(isinstance(v, int | float) for v in array.flat):
+        raise RangeError(
+            "x holds an integer beyond 64 bits; pass it as a float, or use lowp.exact for exact rationals."
+        )
+    return array
+
+
+def _from_integers(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
+    values = array.astype(np.float64)
+    if array.dtype.itemsize < 8 or not array.size or np.abs(values).max() <= _EXACT_INTEGER:
+        return values, False
+    magnitude = np.where(array < 0, -array.astype(np.uint64), array.astype(np.uint64))
+    drop = np.maximum(np.frexp(np.abs(values))[1] - 53, 0).astype(np.uint64)
+    kept = magnitude >> drop
+    inexact = kept << drop != magnitude
+    odd = np.ldexp((kept | inexact).astype(np.float64), drop.astype(np.int64))
+    return np.where(array < 0, -odd, odd), bool(inexact.any())
+
+
+def _is_ml_dtype(dtype: np.dtype[Any]) -> bool:
+    return dtype.type.__module__.startswith("ml_dtypes") and "complex" not in dtype.name
+
+
+def to_caller(result: np.ndarray[Any, Any], source: Source, fmt_name: str, exact: bool) -> Any:
+    """Return a float32 or float64 result in the caller's own type.
+
+    Raises:
+        RangeError: The caller's dtype cannot hold a value of the result.
+    """
+    if source.dtype is None:
+        return float(result)
+    if result.dtype == source.dtype:
+        return result
+    narrowed = _quiet_cast(result, source.dtype)
+    if not exact and not np.array_equal(_quiet_cast(narrowed, result.dtype), result, equal_nan=True):
+        raise no_room(fmt_name, source.dtype.name)
+    return narrowed
+
+
+def no_room(fmt_name: str, dtype: str) -> RangeError:
+    """The error for a rounded value that the caller's dtype cannot hold."""
+    return RangeError(f"a value of {fmt_name!r} does not fit dtype {dtype}; convert x to float32 or float64 first.")
+
+
+def _quiet_cast(array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    """Cast without the warnings that NumPy gives for signalling NaN and for overflow, which is checked here."""
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        return array.astype(dtype)
+
+
+def widen(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return float32 or float64 values as float64."""
+    return _quiet_cast(x, np.float64) if x.dtype != np.float64 else x

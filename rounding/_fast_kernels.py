@@ -1,0 +1,144 @@
+"""Float32 to nearest-even at the speed of memory: one float addition rounds at any bit position.
+
+Adding and subtracting `2^(exponent + 23 - mantissa_bits)` makes the hardware round a float32 to `mantissa_bits`, ties
+to even, below the normal range too if the exponent stops at that of the smallest normal value. The kernels agree
+bit for bit with `_kernels`, which they are tested against; they serve the formats for which `applies` holds.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import ScalarFormat
+from lowp.rounding.lowering import fits_float32, lower
+from lowp.rounding.modes import Rounding
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+_inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
+
+
+def applies(fmt: ScalarFormat, mode: Rounding) -> bool:
+    """Whether the addition trick serves this format and mode exactly."""
+    if mode.name != "ties_to_even":
+        return False
+    if isinstance(fmt, Float):
+        return (
+            fmt.subnormals and fmt.mantissa_bits >= 1 and fits_float32(fmt) and fmt.emax + 24 - fmt.mantissa_bits <= 127
+        )
+    if isinstance(fmt, Integer | Fixed):
+        return 1 < fmt.bits <= 20 and fits_float32(fmt) and abs(fmt.fraction_bits) <= 80
+    return False
+
+
+class FastPlan:
+    """Numbers of the addition trick: integers in `.integers`, float32 values in `.floats`."""
+
+    def __init__(self, fmt: Float | Integer | Fixed, mode: Rounding, overflow: str) -> None:
+        plan = lower(fmt, mode, overflow, 32)
+        if isinstance(fmt, Float):
+            least_exponent, mantissa = fmt.emin + 127, fmt.mantissa_bits
+        else:
+            least_exponent, mantissa = 23 - fmt.fraction_bits + 127, 23
+        self.integers = np.array([least_exponent << 23, (23 - mantissa) << 23, plan.negative_zero], dtype=np.int32)
+        specials = [plan.overflow_bits, plan.overflow_bits_negative, plan.infinity_bits, plan.infinity_bits_negative]
+        limits = [fmt.max, -fmt.min, 2.0 * max(fmt.max, -fmt.min)]
+        self.floats = np.concatenate(
+            [np.array(limits, np.float32), np.array(specials, np.int64).astype(np.int32).view(np.float32)]
+        )
+
+
+@lru_cache(maxsize=256)
+def fast_plan(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str) -> FastPlan:
+    """Return the cached plan of a format for which `applies` holds."""
+    return FastPlan(fmt, mode, overflow)
+
+
+@_inline
+def _nearest_even(v: Any, least: Any, raise_by: Any, clip: Any) -> Any:
+    """Round the magnitude of `v`; beyond `clip` the result is only known to be too large."""
+    a = min(abs(v), clip)
+    e = max(np.float32(a).view(np.int32) & np.int32(0x7F800000), least)
+    magic = np.int32(e + raise_by).view(np.float32)
+    return np.float32(np.float32(a + magic) - magic)
+
+
+@_compile
+def quantize_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
+    """Round float32 `x` into float32 `out`; NaN passes through."""
+    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
+    top, bottom, clip, over, over_negative, inf, inf_negative = (
+        floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
+    )  # fmt: skip
+    infinity = np.float32(np.inf)
+    for i in range(x.size):
+        v = x[i]
+        negative = np.float32(v).view(np.int32) < 0
+        r = _nearest_even(v, least, raise_by, clip)
+        signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
+        beyond = over_negative if negative else over
+        limit = bottom if negative else top
+        signed = beyond if r > limit else signed
+        at_infinity = inf_negative if negative else inf
+        signed = at_infinity if abs(v) == infinity else signed
+        out[i] = v if v != v else signed
+
+
+@_compile
+def quantize_power_of_two_blocks(
+    x: Any, out: Any, integers: Any, floats: Any, size: int, emax: int, round_up_from: int, carry_bits: int
+) -> None:
+    """Quantize blocks of `size` float32 whose scale is a power of two, elements saturating to nearest even.
+
+    The scale's exponent is that of the largest magnitude after adding `carry_bits` to its bits, one more if its
+    mantissa then reaches `round_up_from`, less `emax`; clamped to E8M0's range. A block that holds a NaN or an
+    infinity becomes NaN.
+    """
+    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
+    top, bottom, clip = floats[0], floats[1], floats[2]
+    for b in range(x.size // size):
+        block = x[b * size : (b + 1) * size]
+        target = out[b * size : (b + 1) * size]
+        largest = np.int32(0)
+        for j in range(size):
+            largest = max(largest, np.int32(np.float32(block[j]).view(np.int32) & np.int32(0x7FFFFFFF)))
+        if largest >= 0x7F800000:
+            target[:] = np.float32(np.nan)
+            continue
+        field = largest >> 23
+        mantissa = largest & 0x7FFFFF
+        if field == 0 and largest > 0:  # a float32 subnormal: find its exponent the slow way
+            while largest < 0x800000:
+                largest <<= 1
+                field -= 1
+            field += 1
+            mantissa = largest & 0x7FFFFF
+        exponent = (
+            field
+            + np.int64(mantissa + carry_bits >= 0x800000)
+            + np.int64((mantissa + carry_bits) & 0x7FFFFF >= round_up_from)
+        )
+        e = min(max(exponent - 127 - emax, -127), 127)
+        up = np.float64(np.int64((1023 + e) << 52).view(np.float64))
+        down = np.float64(np.int64((1023 - e) << 52).view(np.float64))
+        if -100 < e < 100:
+            scale, inverse = np.float32(up), np.float32(down)
+            for j in range(size):
+                v = np.float32(block[j] * inverse)
+                negative = np.float32(block[j]).view(np.int32) < 0
+                r = min(_nearest_even(v, least, raise_by, clip), bottom if negative else top)
+                signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
+                target[j] = np.float32(signed * scale)
+        else:
+            for j in range(size):
+                w = np.float64(block[j]) * down
+                v = np.float32(w)  # the element range is far inside float32's; only values that round to zero underflow
+                negative = np.float32(block[j]).view(np.int32) < 0
+                r = min(_nearest_even(v, least, raise_by, clip), bottom if negative else top)
+                signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
+                target[j] = np.float32(np.float64(signed) * up)

@@ -1,0 +1,148 @@
+"""Element-wise rounding, compiled. Bits in, bits or codes out; parameters come as the array of a `lowering.Plan`.
+
+The body works on magnitudes as 64-bit integers for both float32 and float64 inputs: drop `shift` low bits of the
+significand, decide from the dropped part whether to step away from zero, compare with the largest value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+_compile = njit(nogil=True, cache=True)
+_inline = njit(nogil=True, cache=True, inline="always")
+
+
+@_inline
+def _mix(h: Any) -> Any:
+    h = np.uint32(h ^ np.uint32(h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x7FEB352D))
+    h = np.uint32(h ^ np.uint32(h >> np.uint32(15)))
+    h = np.uint32(h * np.uint32(0x846CA68B))
+    return np.uint32(h ^ np.uint32(h >> np.uint32(16)))
+
+
+@_inline
+def _word(position: int, key0: int, key1: int) -> Any:
+    low = np.uint32(position & 0xFFFFFFFF)
+    high = np.uint32((position >> 32) + key1)
+    return np.int64(_mix(np.uint32(_mix(np.uint32(low ^ np.uint32(key0))) ^ high)))
+
+
+@_inline
+def _stochastic_away(rest: int, shift: int, variant: int, n: int, word: int) -> int:
+    """Whether stochastic rounding steps away from zero; `rest / 2^shift` is the dropped fraction, rest < 2^53."""
+    if variant == 4:
+        return np.int64((rest != 0) & (word >> 31 != 0))
+    r = word >> (32 - n)
+    if variant == 2:  # half a random bit is added: compare with one more bit
+        k = shift - n - 1
+        f = rest >> min(k, 62) if k >= 0 else rest << -k
+        return np.int64(f + 2 * r + 1 >= np.int64(1) << (n + 1))
+    k = min(shift - n, 62)
+    f = rest >> k if k >= 0 else rest << -k
+    if variant == 3 and k > 0:
+        rest2 = rest & ((np.int64(1) << k) - 1)
+        half = np.int64(1) << (k - 1)
+        f += np.int64((rest2 > half) | ((rest2 == half) & (f & 1 == 1)))
+    return np.int64(f + r >= np.int64(1) << n)
+
+
+@_inline
+def _round(mag: int, negative: int, word: int, p: Any) -> Any:
+    """Return the bits of the rounded magnitude and its integer multiple of the quantum (below the normal range)."""
+    mantissa = p[0]
+    field = mag >> mantissa
+    e = max(field, 1)
+    significand = (mag & ((np.int64(1) << mantissa) - 1)) | (np.int64(field > 0) << mantissa)
+    shift = p[2] if e >= p[1] else p[3] - e
+    s = min(max(shift, 0), 62)
+    kept = significand >> s
+    rest = significand & ((np.int64(1) << s) - 1)
+    if p[28] == 0:
+        half = (np.int64(1) << s) >> 1
+        odd = kept & 1
+        if p[7] == 1:
+            odd = (e - p[6]) & np.int64(e >= p[1])
+        position = np.int64(rest > 0) + np.int64(rest >= half) * np.int64(rest > 0) + np.int64(rest > half)
+        away = (p[27] >> (position * 4 + negative * 2 + odd)) & 1
+    else:
+        away = _stochastic_away(rest, max(shift, 0), p[28], p[29], word)
+    if s <= mantissa:
+        return ((mag >> s) + away) << s, (kept + away if shift >= 0 else significand << min(-shift, 10))
+    return (p[4] if away else np.int64(0)), away
+
+
+@_compile
+def quantize_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+    """Round the float bits `x` (int32 or int64 view) into `out`; NaN passes through."""
+    random = p[28] != 0
+    for i in range(x.size):
+        b = np.int64(x[i])
+        negative = np.int64(b < 0)
+        mag = b & mask
+        word = _word(start + i, key0, key1) if random else np.int64(0)
+        r, _ = _round(mag, negative, word, p)
+        limit = p[9] if negative else p[8]
+        sign = ~mask if negative & np.int64((r != 0) | (p[23] == 1)) else np.int64(0)
+        value = (p[21] if r == 0 else r) | sign
+        if mag == 0:
+            value = p[19] | sign
+        if (r > limit) & (mag != 0):
+            value = p[11] if negative else p[10]
+        if mag == infinite:
+            value = p[15] if negative else p[14]
+        if mag > infinite:
+            value = b
+        out[i] = value
+
+
+@_compile
+def encode_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+    """Round the float bits `x` to codes; a NaN becomes `nan_code`, which the caller has made sure exists."""
+    random = p[28] != 0
+    for i in range(x.size):
+        b = np.int64(x[i])
+        negative = np.int64(b < 0)
+        mag = b & mask
+        word = _word(start + i, key0, key1) if random else np.int64(0)
+        r, n = _round(mag, negative, word, p)
+        limit = p[9] if negative else p[8]
+        c = (r >> p[2]) - p[6] if r >= p[5] else n
+        keep = negative & np.int64((r != 0) | (p[23] == 1))
+        c = p[22] if r == 0 else c
+        c = p[20] if mag == 0 else c
+        code = ((c ^ -keep) + keep) & p[26] if p[24] == 1 else c | keep * p[25]
+        if (r > limit) & (mag != 0):
+            code = p[13] if negative else p[12]
+        if mag == infinite:
+            code = p[17] if negative else p[16]
+        if mag > infinite:
+            code = p[18]
+        out[i] = code
+
+
+@_compile
+def integers(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+    """Round to the signed multiple of the quantum, before any overflow rule.
+
+    Multiples of 2^61 and more keep their low 61 bits and get bit 62, so that they are out of every range and still
+    wrap correctly; infinities are such a multiple with zero low bits.
+    """
+    random = p[28] != 0
+    for i in range(x.size):
+        b = np.int64(x[i])
+        negative = np.int64(b < 0)
+        mag = b & mask
+        word = _word(start + i, key0, key1) if random else np.int64(0)
+        _, n = _round(mag, negative, word, p)
+        e = max(mag >> p[0], 1)
+        left = e - p[3]
+        if left > 8:
+            low = ((mag & ((np.int64(1) << p[0]) - 1)) | (np.int64(1) << p[0])) << min(left, 62)
+            n = ((low if left < 62 else np.int64(0)) & ((np.int64(1) << 61) - 1)) | (np.int64(1) << 62)
+        if mag == infinite:
+            n = np.int64(1) << 62
+        out[i] = -n if negative else n

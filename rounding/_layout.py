@@ -1,0 +1,111 @@
+"""Where the blocks of an array lie: reduce to one number per block, spread one number per block over the elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp.formats.block import Block
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Blocks of an array: for each blocked axis its length and the elements per block.
+
+    An axis that the block size does not divide ends in a shorter block; padding is never seen by a scale rule, except
+    as zeros, which change no largest magnitude.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each blocked axis."""
+        return tuple(-(-self.shape[a] // s) for a, s in zip(self.axes, self.sizes, strict=True))
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Shape of the array of scales: the array's, with the blocked axes counting blocks."""
+        shape = list(self.shape)
+        for axis, count in zip(self.axes, self.counts, strict=True):
+            shape[axis] = count
+        return tuple(shape)
+
+    def blocks(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return `x` as `scale_shape + (elements per block,)`, padded with zeros."""
+        missing = {a: n * s - self.shape[a] for a, n, s in zip(self.axes, self.counts, self.sizes, strict=True)}
+        if any(missing.values()):
+            x = np.pad(x, [(0, missing.get(a, 0)) for a in range(x.ndim)])
+        split: list[int] = []
+        inner: list[int] = []
+        for a, length in enumerate(x.shape):
+            if a in self.axes:
+                size = self.sizes[self.axes.index(a)]
+                split += [length // size, size]
+                inner.append(len(split) - 1)
+            else:
+                split.append(length)
+        outer = [i for i in range(len(split)) if i not in inner]
+        return x.reshape(split).transpose(outer + inner).reshape(*self.scale_shape, int(np.prod(self.sizes)))
+
+    def spread(self, per_block: NDArray[Any]) -> NDArray[Any]:
+        """Return one number per element from one per block."""
+        result = per_block
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            result = np.repeat(result, size, axis=axis)
+        return result[tuple(slice(0, n) for n in self.shape)]
+
+    def reduce(self, x: NDArray[Any], how: Callable[..., Any]) -> NDArray[Any]:
+        """Return `how(block)` for each block, for example `np.max`; NaN propagates."""
+        blocks = self.blocks(x)
+        return np.asarray(how(blocks, axis=-1)) if blocks.size else np.zeros(self.scale_shape, x.dtype)
+
+    def amax(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the largest magnitude of each block."""
+        return self.reduce(np.abs(x), np.max)
+
+
+def make_layout(shape: tuple[int, ...], fmt: Block, axis: int | tuple[int, int]) -> Layout:
+    """Return where the blocks of `fmt` lie in an array.
+
+    Raises:
+        ArgumentError: The array has too few dimensions, or the axis does not exist or is named twice.
+        ArgumentTypeError: `axis` is not an integer or a pair of integers.
+    """
+    ndim = len(shape)
+    if ndim == 0:
+        raise ArgumentError(
+            f"x is a single number; the block format {fmt.name!r} needs an array of at least one dimension."
+        )
+    if fmt.size == "tensor":
+        return Layout(shape, tuple(range(ndim)), tuple(max(n, 1) for n in shape))
+    axes = _axes(axis, ndim, pair=isinstance(fmt.size, tuple), fmt=fmt)
+    if fmt.size == "row":
+        return Layout(shape, axes, (max(shape[axes[0]], 1),))
+    sizes = fmt.size if isinstance(fmt.size, tuple) else (fmt.size,)
+    return Layout(shape, axes, tuple(int(s) for s in sizes))
+
+
+def _axes(axis: Any, ndim: int, pair: bool, fmt: Block) -> tuple[int, ...]:
+    if pair and isinstance(axis, int) and axis == -1:
+        axis = (-2, -1)
+    wanted = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
+    if any(isinstance(a, bool) or not hasattr(a, "__index__") for a in wanted):
+        raise ArgumentTypeError(f"axis={axis!r} must be an integer, or a pair of integers for two-dimensional blocks.")
+    if len(wanted) != (2 if pair else 1):
+        raise ArgumentError(f"axis={axis!r}: {fmt.name!r} needs {'a pair of axes' if pair else 'one axis'}.")
+    if any(not -ndim <= a < ndim for a in wanted):
+        raise ArgumentError(
+            f"axis={axis!r} does not exist in an array of {ndim} dimensions; allowed: {-ndim} to {ndim - 1}."
+        )
+    axes = tuple(int(a) % ndim for a in wanted)
+    if len(set(axes)) != len(axes):
+        raise ArgumentError(f"axis={axis!r} names one axis twice.")
+    return axes

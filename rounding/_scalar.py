@@ -1,0 +1,162 @@
+"""Scalar formats on float32 and float64 arrays: pick the kernel, run it in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import RangeError
+from lowp.formats.codebook import Codebook
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import ScalarFormat
+from lowp.formats.tables import code_dtype
+from lowp.rounding import _thresholds, _wrap
+from lowp.rounding._arrays import widen
+from lowp.rounding._threads import split
+from lowp.rounding.lowering import fits_float32, lower_to_array
+from lowp.rounding.modes import rounding
+from lowp.rounding.random_bits import words
+from lowp.rounding.request import Request, no_nan
+
+_FLOOR = rounding("toward_negative")
+_VIEW = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+_INFINITE = {4: 0x7F800000, 8: 0x7FF0000000000000}
+_MASK = {4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}
+
+
+def check_sticky(fmt: ScalarFormat, request: Request) -> None:
+    """Raise RangeError where inputs rounded to odd at 53 bits are not good enough."""
+    precision = fmt.mantissa_bits if isinstance(fmt, Float) else fmt.bits
+    if precision + request.mode.random_bits > 49 or request.overflow in _wrap.WRAPPING or isinstance(fmt, Codebook):
+        raise RangeError(
+            f"x holds an integer beyond 2^53, and {fmt.name!r} with rounding={request.mode.name!r}, "
+            f"overflow={request.overflow!r} needs all its bits; use lowp.exact."
+        )
+
+
+def quantize_values(
+    x: NDArray[Any], fmt: ScalarFormat, request: Request, out: NDArray[Any] | None = None, start: int = 0
+) -> NDArray[Any]:
+    """Round contiguous float32 or float64 values; the result has the same dtype and shape.
+
+    Positions for random bits count from `start`. `out`, if given, is contiguous and may be `x` itself.
+    """
+    result = np.empty_like(x) if out is None else out
+    if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
+        result[...] = _by_table(x, fmt, request, start)[0]
+    elif x.dtype == np.float32 and not _float32_suffices(fmt):
+        result[...] = quantize_values(widen(x), fmt, request, start=start)
+    elif x.dtype == np.float32 and request.mode.name == "ties_to_even" and _run_fast(x, result, fmt, request):
+        pass
+    else:
+        from lowp.rounding._kernels import quantize_bits
+
+        _run(quantize_bits, x, result.view(_VIEW[x.dtype.itemsize]), fmt, request, start)
+    _replace_nan(x, result, fmt, request)
+    return result
+
+
+def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int = 0) -> NDArray[Any]:
+    """Round contiguous float32 or float64 values to codes of the smallest unsigned dtype."""
+    nan = np.isnan(x) if not fmt.has_nan else None
+    if nan is not None and nan.any():
+        if request.nan == "error":
+            raise no_nan(fmt)
+        x = np.where(nan, x.dtype.type(0 if request.nan == "zero" else np.inf), x)
+        if request.nan == "max":
+            saturating = request._replace(overflow="saturate")
+            return np.where(nan, encode_values(x, fmt, saturating, start), encode_values(x, fmt, request, start))
+    if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
+        return _by_table(x, fmt, request, start)[1]
+    if x.dtype == np.float32 and not _float32_suffices(fmt):
+        x = widen(x)
+    from lowp.rounding._kernels import encode_bits
+
+    codes = np.empty(x.shape, code_dtype(fmt.bits))
+    _run(encode_bits, x, codes, fmt, request, start)
+    return codes
+
+
+def _float32_suffices(fmt: ScalarFormat) -> bool:
+    return not isinstance(fmt, Codebook) and fits_float32(fmt)
+
+
+def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> None:
+    size = x.dtype.itemsize
+    assert isinstance(fmt, Float | Integer | Fixed)
+    plan = lower_to_array(fmt, request.mode, request.overflow, 8 * size)
+    source, sink = x.reshape(-1).view(_VIEW[size]), target.reshape(-1)
+
+    def part(a: int, b: int) -> None:
+        kernel(source[a:b], sink[a:b], plan, _INFINITE[size], _MASK[size], start + a, request.key0, request.key1)
+
+    split(x.size, part)
+
+
+def _run_fast(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request) -> bool:
+    """Run the float32 nearest-even kernel if it serves the format; say whether it did."""
+    from lowp.rounding._fast_kernels import applies, fast_plan, quantize_nearest_even
+
+    if not applies(fmt, request.mode):
+        return False
+    assert isinstance(fmt, Float | Integer | Fixed)
+    plan = fast_plan(fmt, request.mode, request.overflow)
+    source, sink = x.reshape(-1), result.reshape(-1)
+
+    def part(a: int, b: int) -> None:
+        quantize_nearest_even(source[a:b], sink[a:b], plan.integers, plan.floats)
+
+    split(x.size, part)
+    return True
+
+
+def _replace_nan(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request) -> None:
+    """Apply the NaN policy to the NaNs that `fmt` cannot store; the kernels have passed them through."""
+    if request.nan == "keep" or fmt.has_nan:
+        return
+    nan = np.isnan(result)
+    if nan.any():
+        if request.nan == "error":
+            raise no_nan(fmt)
+        result[nan] = 0 if request.nan == "zero" else fmt.max
+
+
+def _by_table(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values and codes by the paths that are not one kernel: codebooks and wrap-around."""
+    nan = np.isnan(x)
+    clean = np.where(nan, 0, x) if nan.any() else x
+    if isinstance(fmt, Codebook):
+        random = words_like(clean, request, start) if request.mode.variant else None
+        index = _thresholds.indices(clean, fmt, request.mode, random)
+        values = np.array(fmt.values)[index]
+        codes = np.array(fmt.codes)[index]
+    else:
+        values, codes = _wrapped(clean, fmt, request, start)
+    if nan.any():
+        values[nan] = np.nan
+    return values, codes.astype(code_dtype(fmt.bits))
+
+
+def words_like(x: NDArray[Any], request: Request, start: int) -> NDArray[np.uint32]:
+    """Return the random words of the positions of `x`."""
+    return words((request.key0, request.key1), start, x.size).reshape(x.shape)
+
+
+def integer_values(x: NDArray[Any], fmt: Integer | Fixed, request: Request, start: int = 0) -> NDArray[np.int64]:
+    """Round numbers without NaN to signed multiples of the quantum of `fmt`, before any overflow rule."""
+    from lowp.rounding._kernels import integers
+
+    n = np.empty(x.shape, np.int64)
+    _run(integers, np.ascontiguousarray(widen(x)), n, fmt, request, start)
+    return n
+
+
+def _wrapped(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    assert isinstance(fmt, Integer | Fixed)
+    n = integer_values(x, fmt, request, start)
+    floor = integer_values(x, fmt, request._replace(mode=_FLOOR)) if request.overflow == "wrap_sign_magnitude" else n
+    n = _wrap.apply(n, floor, fmt, request.overflow, request.saturated_bits)
+    return np.ldexp(n.astype(np.float64), -fmt.fraction_bits), n & ((1 << fmt.bits) - 1)

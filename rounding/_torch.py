@@ -1,0 +1,188 @@
+"""The verbs on torch tensors: CPU memory is shared with the NumPy kernels, other devices copy there and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
+from lowp.formats.block import Block
+from lowp.formats.parse import parse
+from lowp.formats.spec import Format, ScalarFormat
+from lowp.formats.tables import decode_codes, scalar_format
+from lowp.rounding._arrays import as_source, no_room
+from lowp.rounding._blocks import decode_blocks, encode_blocks, quantize_blocks, representable_range
+from lowp.rounding._fast_blocks import try_fast
+from lowp.rounding._scalar import encode_values, quantize_values
+from lowp.rounding.encoded import Encoded, as_numpy
+from lowp.rounding.quantize import check_request
+from lowp.rounding.request import Request, make_request
+
+GRADIENTS = {
+    "straight_through": "the gradient passes unchanged",
+    "clipped": "the gradient passes where the value lies in the format's range and is zero elsewhere",
+    "none": "no gradient: the result is detached",
+}
+
+
+def quantize_tensor(
+    x: torch.Tensor,
+    fmt: str | Format,
+    rounding: str = "ties_to_even",
+    overflow: str = "saturate",
+    seed: int = 0,
+    axis: Any = -1,
+    out: torch.Tensor | None = None,
+    random_bits: int | None = None,
+    saturated_bits: int = 0,
+    nan: str = "keep",
+    gradient: str = "straight_through",
+) -> torch.Tensor:
+    """Round a tensor; see `lowp.torch.quantize`."""
+    if gradient not in GRADIENTS:
+        raise ArgumentError(unknown_name("gradient", gradient, GRADIENTS))
+    resolved = parse(fmt)
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("keep", "zero", "max", "error"))
+    values = _values(x)
+    check_request(values, resolved, request)
+    if out is not None:
+        return _into(out, _rounded(x, values, resolved, request, axis), x)
+    if gradient == "none" or not (x.requires_grad and torch.is_grad_enabled()):
+        return _rounded(x, values, resolved, request, axis)
+    result: torch.Tensor = _Quantize.apply(x, values, resolved, request, axis, gradient == "clipped")  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Quantize(torch.autograd.Function):
+    """Rounding with a straight-through gradient, optionally clipped to the representable range."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: Any, clip: bool
+    ) -> torch.Tensor:
+        ctx.save_for_backward(_inside(x, values, fmt, axis) if clip else None)
+        return _rounded(x, values, fmt, request, axis)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return (gradient if inside is None else gradient * inside, None, None, None, None, None)
+
+
+def _values(x: torch.Tensor) -> Any:
+    """Return the numbers of a tensor as a float32 or float64 NumPy array, exactly; CPU floats share memory."""
+    if x.dtype == torch.bool or x.dtype.is_complex or x.layout != torch.strided:
+        raise ArgumentTypeError(
+            f"x is a {x.layout} tensor of dtype {x.dtype}; allowed: dense tensors of floats or integers."
+        )
+    plain = x.detach()
+    if not plain.dtype.is_floating_point:
+        return plain.cpu().numpy()
+    if plain.dtype not in (torch.float32, torch.float64):
+        plain = plain.to(torch.float32)
+    return plain.cpu().contiguous().numpy()
+
+
+def _floats(values: Any) -> Any:
+    return values if values.dtype.kind == "f" else as_source(values).values
+
+
+def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: Any) -> torch.Tensor:
+    floats = _floats(values)
+    dtype = x.dtype if x.dtype.is_floating_point else torch.float64
+    if isinstance(fmt, Block):
+        name = str(dtype).removeprefix("torch.")
+        result = try_fast(floats, fmt, request, axis, None) if dtype == torch.float32 else None
+        if result is None:
+            result = quantize_blocks(floats, fmt, request, axis, name)
+        return torch.from_numpy(result).to(device=x.device, dtype=dtype)
+    assert isinstance(fmt, ScalarFormat)
+    exact = torch.from_numpy(quantize_values(floats, fmt, request))
+    narrowed = exact.to(dtype)
+    if dtype != exact.dtype and not torch.equal(torch.nan_to_num(narrowed.to(exact.dtype)), torch.nan_to_num(exact)):
+        raise no_room(fmt.name, str(dtype))
+    return narrowed.to(x.device)
+
+
+def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tensor:
+    floats = _floats(values)
+    if isinstance(fmt, Block):
+        low, high = representable_range(floats, fmt, axis)
+    else:
+        assert isinstance(fmt, ScalarFormat)
+        low, high = np.float64(fmt.min), np.float64(fmt.max)
+    return torch.from_numpy(np.asarray((floats >= low) & (floats <= high))).to(x.device)
+
+
+def _into(out: torch.Tensor, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    if not isinstance(out, torch.Tensor) or out.shape != result.shape or out.dtype != result.dtype:
+        raise ArgumentError(
+            f"out must be a tensor of shape {tuple(x.shape)} and dtype {result.dtype}, not {out!r:.80}."
+        )
+    with torch.no_grad():
+        return out.copy_(result)
+
+
+def encode_tensor(
+    x: torch.Tensor,
+    fmt: str | Format,
+    rounding: str = "ties_to_even",
+    overflow: str = "saturate",
+    seed: int = 0,
+    axis: Any = -1,
+    random_bits: int | None = None,
+    saturated_bits: int = 0,
+    nan: str = "error",
+) -> Encoded:
+    """Encode a tensor; the codes and scales are tensors on its device. No gradient."""
+    resolved = parse(fmt)
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("error", "zero", "max"))
+    values = _values(x)
+    check_request(values, resolved, request)
+    floats = _floats(values)
+    if isinstance(resolved, Block):
+        encoded = encode_blocks(floats, resolved, request, axis)
+    else:
+        assert isinstance(resolved, ScalarFormat)
+        encoded = Encoded(encode_values(floats, resolved, request), resolved)
+
+    def tensor(part: Any) -> Any:
+        return None if part is None else torch.from_numpy(np.ascontiguousarray(part)).to(x.device)
+
+    return replace(
+        encoded,
+        codes=tensor(encoded.codes),
+        scales=tensor(encoded.scales),
+        zero_points=tensor(encoded.zero_points),
+        dtype=x.dtype if x.dtype.is_floating_point else torch.float64,
+    )
+
+
+def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
+    """Decode an encoded tensor to `dtype`, default the dtype it had."""
+    target = dtype or encoded.dtype
+    plain = replace(
+        encoded,
+        codes=as_numpy(encoded.codes),
+        scales=_or_none(encoded.scales),
+        zero_points=_or_none(encoded.zero_points),
+    )
+    if isinstance(encoded.format, Block):
+        values = decode_blocks(plain, str(target).removeprefix("torch."))
+    else:
+        values = decode_codes(plain.codes, scalar_format(encoded.format, "decode"))
+    return torch.from_numpy(np.asarray(values)).to(device=encoded.codes.device, dtype=target)
+
+
+def _or_none(part: Any) -> Any:
+    return None if part is None else as_numpy(part)
+
+
+def decode_tensor(codes: torch.Tensor, fmt: str | Format, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Decode plain codes to float64, or to `dtype`."""
+    values = decode_codes(as_numpy(codes), scalar_format(fmt, "decode"))
+    return torch.from_numpy(np.asarray(values)).to(device=codes.device, dtype=dtype or torch.float64)

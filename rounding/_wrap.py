@@ -1,0 +1,73 @@
+"""The overflow modes that need the integer itself: wrap-around and its variants, and the symmetric clamp.
+
+Bit rules: Vitis HLS user guide (UG1399), "Arbitrary precision fixed-point types", overflow modes AP_WRAP,
+AP_WRAP_SM and AP_SAT_SYM, with N saturated bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import ArgumentError
+from lowp.formats.integer import Fixed, Integer
+
+WRAPPING = ("wrap", "wrap_sign_magnitude", "saturate_symmetric")
+
+
+def check_saturated_bits(fmt: Integer | Fixed, overflow: str, saturated_bits: int) -> None:
+    """Raise ArgumentError unless the wrap mode can keep that many saturated bits."""
+    if saturated_bits and overflow not in ("wrap", "wrap_sign_magnitude"):
+        raise ArgumentError(
+            f"saturated_bits={saturated_bits!r} goes with overflow 'wrap' or 'wrap_sign_magnitude' only."
+        )
+    if not 0 <= saturated_bits <= fmt.bits:
+        raise ArgumentError(f"saturated_bits={saturated_bits!r} is out of range; allowed: 0 to {fmt.bits}.")
+
+
+def apply(
+    n: NDArray[np.int64], floor: NDArray[np.int64], fmt: Integer | Fixed, overflow: str, saturated_bits: int
+) -> NDArray[np.int64]:
+    """Bring unbounded integers `n` into the range of `fmt`; `floor` holds them as they were before rounding."""
+    check_saturated_bits(fmt, overflow, saturated_bits)
+    if overflow == "saturate_symmetric":
+        return np.clip(n, -fmt.max_integer if fmt.signed else 0, fmt.max_integer)
+    code = n & ((1 << fmt.bits) - 1)
+    over = (n > fmt.max_integer) | (n < (-(1 << (fmt.bits - 1)) if fmt.signed else 0))
+    if overflow == "wrap":
+        wrapped = _wrap(n, code, fmt, saturated_bits)
+    else:
+        wrapped = _wrap_sign_magnitude(n, floor, code, fmt, saturated_bits)
+    code = np.where(over, wrapped, code)
+    result = code - (code >> (fmt.bits - 1) << fmt.bits) if fmt.signed else code
+    return np.maximum(result, fmt.min_integer)
+
+
+def _ones(count: int, above: int) -> int:
+    return ((1 << max(count, 0)) - 1) << above
+
+
+def _wrap(n: NDArray[np.int64], code: NDArray[np.int64], fmt: Integer | Fixed, bits: int) -> NDArray[np.int64]:
+    if bits == 0:
+        return code
+    w = fmt.bits
+    if not fmt.signed:
+        return code | _ones(bits, w - bits)
+    kept = code & _ones(w - bits, 0)
+    return np.where(n < 0, kept | 1 << (w - 1), kept | _ones(bits - 1, w - bits))
+
+
+def _wrap_sign_magnitude(
+    n: NDArray[np.int64], floor: NDArray[np.int64], code: NDArray[np.int64], fmt: Integer | Fixed, bits: int
+) -> NDArray[np.int64]:
+    w = fmt.bits
+    everything, top = _ones(w, 0), w - 1
+    sign = (n < 0).astype(np.int64)
+    if bits > 1:
+        inverted = code ^ np.where((code >> (w - bits)) & 1 == sign, everything, 0)
+        middle = _ones(bits - 1, w - bits)
+        body = np.where(sign == 1, inverted & ~middle, inverted | middle)
+        return (body & ~(1 << top)) | sign << top
+    wanted = sign if bits == 1 else (floor >> w) & 1  # the lowest bit that is dropped
+    inverted = code ^ np.where((code >> top) != wanted, everything, 0)
+    return (inverted & ~(1 << top)) | wanted << top

@@ -1,0 +1,245 @@
+"""The verbs: `quantize` a real to a representable real, `encode` it to a code, `decode` a code to a value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp.formats.block import Block
+from lowp.formats.parse import parse
+from lowp.formats.spec import Format, ScalarFormat
+from lowp.formats.tables import decode_codes, scalar_format
+from lowp.rounding._arrays import Source, as_source, to_caller
+from lowp.rounding._dispatch import is_torch
+from lowp.rounding._scalar import check_sticky, encode_values, quantize_values
+from lowp.rounding.encoded import Encoded
+from lowp.rounding.lowering import fits_float32
+from lowp.rounding.request import Request, check_format, make_request
+
+
+def quantize(
+    x: Any,
+    fmt: str | Format,
+    rounding: str = "ties_to_even",
+    overflow: str = "saturate",
+    seed: int = 0,
+    axis: int | tuple[int, int] = -1,
+    out: Any = None,
+    *,
+    random_bits: int | None = None,
+    saturated_bits: int = 0,
+    nan: str = "keep",
+) -> Any:
+    """Round `x` to the values of a format, once, and return real numbers of the type of `x` ("fake quantization").
+
+    NaN stays NaN, also where the format has no NaN (`nan` says otherwise). Values past the largest finite one and
+    infinities follow `overflow`, decided on the rounded value. -0 is kept where the format has it, else it is +0.
+    Subnormals of the format are rounded like everything else. In a block format NaN and infinity follow the format's
+    `nonfinite` policy, and a last block may be shorter than the others.
+
+    Args:
+        x: Array of float16, bfloat16, float32, float64 or integers (integers give float64); a Python number or nested
+            lists of them; or a torch tensor on any device. Any shape, also empty; never modified unless `out is x`.
+        fmt: A format or its name.
+        rounding: A rounding mode, see `lowp.rounding.modes.ROUNDING_MODES`.
+        overflow: An overflow mode, see `lowp.rounding.modes.OVERFLOW_MODES`.
+        seed: Seed of the stochastic modes, 0 to 2^64 - 1. The random bits of an element depend on the seed and its
+            position in `x` (C order) alone.
+        axis: Axis that blocks run along, or the pair of axes of two-dimensional blocks (then default the last two).
+        out: Array to write into, of the result's shape and dtype; it may be `x`.
+        random_bits: Random bits of the stochastic modes, 1 to 32; default 32.
+        saturated_bits: Saturated bits of overflow "wrap" and "wrap_sign_magnitude", as AMD's `ap_fixed`.
+        nan: "keep", "zero", "max" or "error" where the format has no NaN.
+
+    Returns:
+        The rounded values; Python numbers give a float, lists a float64 array.
+
+    Raises:
+        FormatError: Unknown or impossible format.
+        ArgumentError, ArgumentTypeError: An argument that is not allowed; the message lists what is.
+        RangeError: A NaN that has no place, or a rounded value that the dtype of `x` cannot hold.
+
+    Example:
+        >>> quantize([464.0, 465.0, -0.1], "float8_e4m3fn").tolist()
+        [448.0, 448.0, -0.1015625]
+        >>> quantize([464.0, 465.0], "float8_e4m3fn", overflow="infinity_or_nan").tolist()
+        [448.0, nan]
+    """
+    if is_torch(x):
+        from lowp.rounding._torch import quantize_tensor
+
+        return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturated_bits, nan)
+    resolved = parse(fmt)
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("keep", "zero", "max", "error"))
+    source = _checked(x, resolved, request)
+    target = _checked_out(out, source)
+    values = np.ascontiguousarray(source.values).reshape(source.values.shape)
+    if isinstance(resolved, Block):
+        from lowp.rounding._blocks import quantize_blocks
+        from lowp.rounding._fast_blocks import try_fast
+
+        result = try_fast(values, resolved, request, axis, target)
+        if result is None:
+            result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
+    else:
+        assert isinstance(resolved, ScalarFormat)
+        direct = target if target is not None and target.dtype == values.dtype and target.flags.c_contiguous else None
+        result = quantize_values(values, resolved, request, direct)
+    return _returned(result, source, resolved, target, x)
+
+
+def encode(
+    x: Any,
+    fmt: str | Format,
+    rounding: str = "ties_to_even",
+    overflow: str = "saturate",
+    seed: int = 0,
+    axis: int | tuple[int, int] = -1,
+    *,
+    random_bits: int | None = None,
+    saturated_bits: int = 0,
+    nan: str = "error",
+) -> Encoded:
+    """Round `x` to the codes of a format, once; block formats also get scales.
+
+    Special cases as `quantize`, but a NaN needs a code: where the format has none it is an error by default. A block
+    whose scale is NaN has element codes 0.
+
+    Args:
+        x: As for `quantize`.
+        fmt: A format or its name.
+        rounding: As for `quantize`.
+        overflow: As for `quantize`.
+        seed: As for `quantize`.
+        axis: As for `quantize`.
+        random_bits: As for `quantize`.
+        saturated_bits: As for `quantize`.
+        nan: "error", "zero" or "max" where the format has no NaN.
+
+    Returns:
+        An `Encoded` with `.codes`, `.scales`, `.tensor_scale`, `.format`, `.nbytes` and `.pack()`.
+
+    Raises:
+        FormatError, ArgumentError, ArgumentTypeError, RangeError: As `quantize`.
+
+    Example:
+        >>> encode([0.3, 448.0, -0.0], "float8_e4m3fn").codes.tolist()
+        [42, 126, 128]
+    """
+    if is_torch(x):
+        from lowp.rounding._torch import encode_tensor
+
+        return encode_tensor(x, fmt, rounding, overflow, seed, axis, random_bits, saturated_bits, nan)
+    resolved = parse(fmt)
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("error", "zero", "max"))
+    source = _checked(x, resolved, request)
+    values = np.ascontiguousarray(source.values).reshape(source.values.shape)
+    dtype = source.dtype or np.dtype(np.float64)
+    if isinstance(resolved, Block):
+        from lowp.rounding._blocks import encode_blocks
+
+        return replace(encode_blocks(values, resolved, request, axis), dtype=dtype)
+    assert isinstance(resolved, ScalarFormat)
+    return Encoded(encode_values(values, resolved, request), resolved, dtype=dtype)
+
+
+def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) -> Any:
+    """Return the values of codes.
+
+    NaN, infinities and -0 come back as such. Scalar formats decode exactly; block formats multiply element, scale and
+    tensor scale and round the exact product once to `dtype`.
+
+    Args:
+        codes: An `Encoded`, or codes (any integer array, list or number) together with `fmt`.
+        fmt: The format of plain codes; not given for an `Encoded`.
+        dtype: float16, bfloat16, float32 or float64; default the dtype that was encoded, for plain codes float64.
+
+    Returns:
+        Values in the shape of the codes; a Python number gives a float.
+
+    Raises:
+        ArgumentError: Both or neither of an `Encoded` and a format, or a block format without its scales.
+        RangeError: A number that is not a code of the format, or a value that `dtype` cannot hold.
+
+    Example:
+        >>> decode([126, 127], "float8_e4m3fn").tolist()
+        [448.0, nan]
+    """
+    if isinstance(codes, Encoded):
+        if fmt is not None and parse(fmt) != codes.format:
+            raise ArgumentError(f"fmt={fmt!r} differs from the format of the encoded array, {codes.format.name!r}.")
+        if is_torch(codes.codes):
+            from lowp.rounding._torch import decode_encoded
+
+            return decode_encoded(codes, dtype)
+        target = np.dtype(dtype) if dtype is not None else codes.dtype
+        if isinstance(codes.format, Block):
+            from lowp.rounding._blocks import decode_blocks
+
+            return decode_blocks(codes, target.name).astype(target, copy=False)
+        return _cast(decode_codes(codes.codes, scalar_format(codes.format, "decode")), target, codes.format)
+    if fmt is None:
+        raise ArgumentError("fmt is missing: plain codes need the format that they are codes of.")
+    if is_torch(codes):
+        from lowp.rounding._torch import decode_tensor
+
+        return decode_tensor(codes, fmt, dtype)
+    scalar = scalar_format(fmt, "decode")
+    values = _cast(decode_codes(codes, scalar), np.dtype(dtype or np.float64), scalar)
+    return float(values) if isinstance(codes, int) else values
+
+
+def _cast(values: NDArray[np.float64], dtype: np.dtype[Any], fmt: Format) -> NDArray[Any]:
+    return np.asarray(to_caller(values, Source(values, dtype, False), fmt.name, False))
+
+
+def _checked(x: Any, fmt: Format, request: Request) -> Source:
+    source = as_source(x)
+    _check(source, fmt, request)
+    return source
+
+
+def check_request(values: NDArray[Any], fmt: Format, request: Request) -> None:
+    """Raise if `fmt` does not go with the overflow mode, or cannot take integers as large as those in `values`."""
+    source = as_source(values) if values.dtype.kind in "iu" else Source(values, values.dtype, False)
+    _check(source, fmt, request)
+
+
+def _check(source: Source, fmt: Format, request: Request) -> None:
+    check_format(fmt, request)
+    if source.sticky:
+        element = fmt.element if isinstance(fmt, Block) else fmt
+        assert isinstance(element, ScalarFormat)
+        check_sticky(element, request)
+
+
+def _checked_out(out: Any, source: Source) -> NDArray[Any] | None:
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray):
+        raise ArgumentTypeError(f"out must be a NumPy array, not {type(out).__name__}.")
+    wanted = source.dtype or np.dtype(np.float64)
+    if out.shape != source.values.shape or out.dtype != wanted:
+        raise ArgumentError(
+            f"out has shape {out.shape} and dtype {out.dtype}; the result has {source.values.shape} and {wanted}."
+        )
+    if not out.flags.writeable:
+        raise ArgumentError("out is read-only; pass an array that can be written.")
+    return out
+
+
+def _returned(result: NDArray[Any], source: Source, fmt: Format, target: NDArray[Any] | None, x: Any) -> Any:
+    if target is not None and result is target:
+        return target
+    exact = isinstance(fmt, ScalarFormat) and source.values.dtype == source.dtype
+    if source.values.dtype == np.float32 and not isinstance(fmt, Block) and result.dtype == np.float32:
+        exact = exact or fmt.kind == "table" or not fits_float32(fmt)  # type: ignore[arg-type]
+    final = to_caller(result, source, fmt.name, exact and result.dtype == source.dtype)
+    if target is not None:
+        target[...] = final
+        return target
+    return final[()] if isinstance(x, np.generic) else final

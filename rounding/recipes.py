@@ -1,0 +1,189 @@
+"""Scale recipes: from the elements of each block to its scale, and from an element to the number that is rounded.
+
+The recipes of the standards are exact: the scale is the exact quotient rounded once into the scale format, and an
+element is the exact quotient by that scale rounded once into the element format. The recipes of vendors repeat the
+vendor's float32 operations in the vendor's order; they live in `lowp.rounding._vendor_recipes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import FormatError
+from lowp.formats.block import Block
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import ScalarFormat
+from lowp.formats.tables import decode_codes
+from lowp.rounding import _exact_steps
+from lowp.rounding._layout import Layout
+from lowp.rounding._scalar import encode_values
+from lowp.rounding.request import Request, make_request
+
+
+#: What the unsigned element codes of a recipe count from: Q4_0 stores `n + 8`.
+CODE_CENTERS = {"ggml_q4_0": 8, "ggml_q5_0": 16}
+#: Recipes of systems that decode in two float32 steps: scale times tensor scale, then times the element.
+FLOAT32_DECODING = ("nvfp4_torchao", "nvfp4_modelopt")
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a recipe decides for one array.
+
+    Attributes:
+        codes: Scale codes, one per block.
+        values: The same decoded, float64.
+        scaled: Returns the numbers to be rounded into the element format, one per element of `x`.
+        tensor_scale: The tensor's scale, or None.
+        zero_points: Zero points per block as float64, or None.
+        zero_point_codes: The codes that the zero points, or else the offsets, are stored as, or None.
+        element_rounding: A rounding mode that the recipe prescribes instead of ties to even, or None.
+        offsets: One number per block that is added to `element * scale` (ggml's stored minima), or None.
+        rounded: Takes the place of `scaled` under ties to even where the system rounds by operations of its own.
+        own_nan_codes: Whether elements of a block whose scale is NaN keep the codes that `scaled` leads to, as in the
+            system; otherwise their codes are 0.
+    """
+
+    codes: NDArray[Any]
+    values: NDArray[np.float64]
+    scaled: Callable[[NDArray[Any]], NDArray[Any]]
+    tensor_scale: float | None = None
+    zero_points: NDArray[np.float64] | None = None
+    zero_point_codes: NDArray[Any] | None = None
+    element_rounding: str | None = None
+    offsets: NDArray[np.float64] | None = None
+    rounded: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    own_nan_codes: bool = False
+
+
+def exponent_of(value: float) -> int:
+    """Return `floor(log2(value))`; for an element's largest value, `emax` of the OCP MX text."""
+    return int(np.frexp(value)[1]) - 1
+
+
+def element_precision(element: ScalarFormat) -> int:
+    """Return the stored mantissa bits of the element (integers: magnitude bits less one), as the "even" rule needs."""
+    if isinstance(element, Float):
+        return element.mantissa_bits
+    if isinstance(element, Integer | Fixed):
+        return element.bits - element.signed - 1
+    raise FormatError(f"recipe 'even' needs float or integer elements, not {element.name!r}.")
+
+
+def choose_scales(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
+    """Return the scales of `x` by the recipe that `fmt` names."""
+    if fmt.recipe in _STANDARD:
+        return _standard(x, layout, fmt)
+    from lowp.rounding._vendor_recipes import VENDOR_RECIPES
+
+    return VENDOR_RECIPES[fmt.recipe](x, layout, fmt)
+
+
+def stored_elements(elements: NDArray[Any], fmt: Block) -> NDArray[Any]:
+    """Return what decoded element codes count for: less the center, and without the -0 that two systems read as +0."""
+    if fmt.recipe in ("ggml_mxfp4", "nvfp4_modelopt"):
+        return elements + 0.0
+    center = CODE_CENTERS.get(fmt.recipe)
+    return elements - center if center else elements
+
+
+def has_offsets(fmt: Block) -> bool:
+    """Return whether blocks store a minimum in the scale format, which is added to `element * scale`."""
+    return fmt.recipe in ("ggml_q4_1", "ggml_q5_1")
+
+
+def scale_values(codes: NDArray[Any], fmt: Block) -> NDArray[np.float64]:
+    """Return the values of scale codes; ggml reads the E8M0 code 255 as 2^128, not as NaN."""
+    values = decode_codes(codes, fmt.scale)
+    return np.where(codes == 255, 2.0**128, values) if fmt.recipe == "ggml_mxfp4" else values
+
+
+def _exponent_floor(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
+    return np.frexp(amax)[1] - 1
+
+
+def _exponent_ceil(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
+    fraction, exponent = np.frexp(amax)
+    return exponent - (fraction == 0.5)
+
+
+def _exponent_even(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
+    fraction, exponent = np.frexp(amax)
+    return exponent - 1 + (fraction >= 1 - 2.0 ** -(element_precision(element) + 2))
+
+
+#: Recipes of the standards: the exponent of amax, less that of max, makes the scale; or amax / max is rounded.
+_STANDARD: dict[str, Callable[..., Any] | str] = {
+    "floor": _exponent_floor,
+    "ceil": _exponent_ceil,
+    "even": _exponent_even,
+    "rceil": "toward_positive",
+    "round": "ties_to_even",
+}
+
+
+def _standard(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
+    if fmt.zero_point:
+        low = np.minimum(layout.reduce(x, np.min), 0).astype(np.float64)
+        high = np.maximum(layout.reduce(x, np.max), 0).astype(np.float64)
+        return _asymmetric(low, high, layout, fmt)
+    amax = layout.amax(x).astype(np.float64)
+    codes = _scale_codes(amax, fmt.element.max, fmt)
+    values = decode_codes(codes, fmt.scale)
+    return Scales(
+        codes, values, lambda v: divide_blocks(v, values, layout), tensor_scale=1.0 if fmt.tensor_scale else None
+    )
+
+
+def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
+    """Return `x / scale` rounded to odd; 0 where the scale is 0, NaN where it is NaN."""
+    spread = layout.spread(scales)
+    quotient = _exact_steps.divide(x, spread)
+    return np.where(spread == 0, np.where(np.isnan(x), np.nan, 0.0), quotient)
+
+
+def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block) -> NDArray[Any]:
+    """Return scale codes for blocks of largest magnitude `amax`, which `span` element units should cover."""
+    rule = _STANDARD[fmt.recipe]
+    bad = ~np.isfinite(amax)
+    clean = np.where(bad, 0.0, amax)
+    if callable(rule):
+        wanted = np.ldexp(1.0, np.clip(rule(clean, fmt.element) - exponent_of(span), -1000, 1000))
+        wanted = np.where(clean == 0, 0.0, wanted)
+        codes = encode_values(wanted, fmt.scale, scale_request("ties_to_even"))
+    else:
+        quotient = _exact_steps.divide(clean, np.full_like(clean, span))
+        codes = encode_values(np.ascontiguousarray(quotient), fmt.scale, scale_request(rule))
+    nan_code = fmt.scale.nan_code if isinstance(fmt.scale, Float) else None
+    if bad.any() and nan_code is not None:
+        codes = np.where(bad, codes.dtype.type(nan_code), codes)
+    return codes
+
+
+def scale_request(mode: str) -> Request:
+    """Return how a scale is rounded into its format: saturating, with `mode`."""
+    return make_request(mode, "saturate", 0, None, 0, "error", ("error",))
+
+
+def _asymmetric(low: NDArray[np.float64], high: NDArray[np.float64], layout: Layout, fmt: Block) -> Scales:
+    element = fmt.element
+    assert isinstance(element, Integer)
+    span = float(element.max_integer - element.min_integer)
+    codes = _scale_codes(high - low, span, fmt)
+    values = decode_codes(codes, fmt.scale)
+    with np.errstate(invalid="ignore"):
+        offset = np.rint(_exact_steps.divide(-low, values))
+    zero = np.where(np.isfinite(offset), element.min_integer + offset, 0.0)
+    zero = np.clip(zero, element.min_integer, element.max_integer)
+
+    def scaled(x: NDArray[Any]) -> NDArray[np.float64]:
+        return divide_blocks(x, values, layout)
+
+    stored = (zero.astype(np.int64) & ((1 << element.bits) - 1)).astype(codes.dtype if element.bits > 8 else np.uint8)
+    return Scales(codes, values, scaled, zero_points=zero, zero_point_codes=stored)

@@ -1,0 +1,59 @@
+"""How to round: the arguments that `quantize` and `encode` share, checked once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lowp._errors import ArgumentError, RangeError, unknown_name
+from lowp.formats.block import Block
+from lowp.formats.spec import Format, ScalarFormat
+from lowp.rounding.lowering import check_overflow
+from lowp.rounding.modes import Rounding, overflow_mode, rounding
+from lowp.rounding.random_bits import keys
+
+#: What to do with a NaN where the format has none.
+NAN_POLICIES = {
+    "error": "raise RangeError",
+    "keep": "leave it NaN (quantize only: there is no code for it)",
+    "zero": "zero",
+    "max": "the largest finite value, as NVIDIA's conversion instructions do",
+}
+
+
+class Request(NamedTuple):
+    """Rounding mode, overflow mode, random keys and NaN policy, all valid."""
+
+    mode: Rounding
+    overflow: str
+    key0: int
+    key1: int
+    saturated_bits: int
+    nan: str
+
+
+def make_request(
+    mode: str,
+    overflow: str,
+    seed: int,
+    random_bits: int | None,
+    saturated_bits: int,
+    nan: str,
+    allowed_nan: tuple[str, ...],
+) -> Request:
+    """Check the arguments that do not depend on the format."""
+    if nan not in allowed_nan:
+        raise ArgumentError(unknown_name("nan", nan, allowed_nan))
+    key0, key1 = keys(seed)
+    return Request(rounding(mode, random_bits), overflow_mode(overflow), key0, key1, saturated_bits, nan)
+
+
+def check_format(fmt: Format, request: Request) -> None:
+    """Check the overflow mode against the format (a block format: against its elements)."""
+    element = fmt.element if isinstance(fmt, Block) else fmt
+    assert isinstance(element, ScalarFormat)
+    check_overflow(element, request.overflow)
+
+
+def no_nan(fmt: Format) -> RangeError:
+    """The error for a NaN that has no code."""
+    return RangeError(f"x holds NaN, and {fmt.name!r} has no code for it; pass nan='zero' or nan='max', or remove it.")

@@ -1,0 +1,109 @@
+"""Error measures: signal to quantization noise, cosine, and bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its low and high."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval in another unit."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise) of two energies.
+
+    No noise gives infinity, also for a zero signal; noise on a zero signal gives minus infinity; a NaN stays NaN.
+
+    Example:
+        >>> decibels(100.0, 1.0), decibels(0.0, 0.0)
+        (20.0, inf)
+    """
+    if math.isnan(signal) or math.isnan(noise):
+        return math.nan
+    if noise == 0:
+        return math.inf
+    return 10 * (math.log10(signal) - math.log10(noise)) if signal > 0 and noise < math.inf else -math.inf
+
+
+def energies(x: Any, quantized: Any) -> tuple[float, float]:
+    """Return the sums of x^2 and of (x - quantized)^2 of two torch tensors, in double precision throughout."""
+    import torch
+
+    signal = noise = 0.0
+    # Small pieces stay in the cache; whole double copies of the tensors cost several times the sums.
+    pieces = (t.detach().reshape(-1).split(1 << 16) for t in (x, quantized))
+    for a, b in zip(*pieces, strict=True):
+        exact = a.to(torch.float64)
+        error = exact - b.to(torch.float64)
+        signal += float(torch.dot(exact, exact))
+        noise += float(torch.dot(error, error))
+    return signal, noise
+
+
+def sqnr_db(x: Any, quantized: Any) -> float:
+    """Return the signal-to-quantization-noise ratio of two torch tensors in dB, summed in double precision.
+
+    Equal tensors give infinity; see `decibels` for the other special cases.
+    """
+    return decibels(*energies(x, quantized))
+
+
+def cosines(outputs: Any, reference: Any) -> np.ndarray:
+    """Return the cosine of each sample of `outputs` with the same sample of `reference`; samples lie along axis 0.
+
+    Two zero vectors have cosine 1, one zero vector 0; a vector with NaN or infinity gives NaN.
+
+    Example:
+        >>> cosines([[1.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]).round(4).tolist()
+        [0.7071, 1.0]
+    """
+    import numpy as np
+
+    a, b = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (outputs, reference))
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+        dot = np.sum(a * b, axis=1)
+        cosine = dot / np.where(norms[0] * norms[1] == 0, 1.0, norms[0] * norms[1])
+    both_zero = (norms[0] == 0) & (norms[1] == 0)
+    return np.where(both_zero, 1.0, np.clip(cosine, -1.0, 1.0))
+
+
+def bootstrap(samples: Any, resamples: int = BOOTSTRAP_RESAMPLES, seed: int = BOOTSTRAP_SEED) -> Interval:
+    """Return the mean of `samples` with its 95 % percentile bootstrap interval.
+
+    The same seed draws the same resamples of equally long inputs, so differences of two formats may be bootstrapped
+    as a pair: pass the per-sample differences.
+
+    Args:
+        samples: One number per example, shape (n,).
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Example:
+        >>> bootstrap([0.5, 0.5, 0.5])
+        Interval(value=0.5, low=0.5, high=0.5)
+    """
+    import numpy as np
+
+    x = np.asarray(samples, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
+    low, high = np.quantile(x[picks].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(x.mean()), float(low), float(high))
