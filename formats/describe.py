@@ -60,7 +60,9 @@ def describe(fmt: str | Format) -> str:
     lines = [f"{fmt.name}: {entry.summary}" if entry else fmt.name]
     if entry and entry.aliases:
         lines.append(_row("aliases", ", ".join(entry.aliases)))
-    lines.append(_row("family", f"{family(fmt)}, {_counted(fmt.bits, 'bit')}" + (" an element" * isinstance(fmt, Block))))
+    lines.append(
+        _row("family", f"{family(fmt)}, {_counted(fmt.bits, 'bit')}" + (" an element" * isinstance(fmt, Block)))
+    )
     lines += _block_rows(fmt) if isinstance(fmt, Block) else _scalar_rows(_as_scalar(fmt))
     return "\n".join(line.rstrip() for line in lines)
 
@@ -316,7 +318,9 @@ def _scalar_properties(fmt: ScalarFormat) -> dict[str, Any]:
     data |= {"signed": fmt.signed, "special_codes": {k: _joined(v) for k, v in special_codes(fmt).items()}}
     for name in _LIMITS:
         value = getattr(fmt, name)
-        data |= {name: None, f"{name}_hex": None} if math.isnan(value) else {name: value, f"{name}_hex": hex_float(value)}
+        data |= (
+            {name: None, f"{name}_hex": None} if math.isnan(value) else {name: value, f"{name}_hex": hex_float(value)}
+        )
     data["finite_values"] = finite_count(fmt)
     if fmt.bits <= 6:
         data["values"] = [_plain(fmt.meaning(code)) for code in range(1 << fmt.bits)]

@@ -108,6 +108,7 @@ class Float(ScalarFormat):
 
     @property
     def bits(self) -> int:
+        """Storage bits of one code."""
         return self.exponent_bits + self.mantissa_bits + self.signed
 
     @property

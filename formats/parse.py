@@ -154,7 +154,7 @@ def _block(name: str) -> Format | None:
     size = plain[1] if plain[1] in ("row", "tensor") else tuple(int(n) for n in plain[1].split("x"))
     return Block(
         _scalar(_parse(plain[0])),
-        size[0] if isinstance(size, tuple) and len(size) == 1 else size,  # type: ignore[arg-type]
+        size[0] if isinstance(size, tuple) and len(size) == 1 else size,
         _scalar(_parse(plain[2])),
         tensor_scale=_scalar(_parse(options["tensor"])) if "tensor" in options else None,
         zero_point="asym" in m["parts"].split(","),

@@ -117,4 +117,4 @@ def _decode_float(codes: NDArray[np.uint64], fmt: Float) -> NDArray[np.float64]:
     result = np.where(negative, -result, result)
     if fmt.signed and not fmt.has_negative_zero:
         result[negative & (magnitude == 0)] = np.nan
-    return result
+    return np.asarray(result)

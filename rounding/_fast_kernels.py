@@ -91,7 +91,7 @@ def quantize_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
 
 @_compile
 def quantize_power_of_two_blocks(
-    x: Any, out: Any, integers: Any, floats: Any, size: int, emax: int, round_up_from: int, carry_bits: int
+    x: Any, out: Any, integers: Any, floats: Any, size: Any, emax: Any, round_up_from: Any, carry_bits: Any
 ) -> None:
     """Quantize blocks of `size` float32 whose scale is a power of two, elements saturating to nearest even.
 
@@ -123,7 +123,7 @@ def quantize_power_of_two_blocks(
             + np.int64(mantissa + carry_bits >= 0x800000)
             + np.int64((mantissa + carry_bits) & 0x7FFFFF >= round_up_from)
         )
-        e = min(max(exponent - 127 - emax, -127), 127)
+        e = np.int64(min(max(exponent - 127 - emax, -127), 127))
         up = np.float64(np.int64((1023 + e) << 52).view(np.float64))
         down = np.float64(np.int64((1023 - e) << 52).view(np.float64))
         if -100 < e < 100:

@@ -16,6 +16,16 @@ _inline = njit(nogil=True, cache=True, inline="always")
 
 
 @_inline
+def _fields(plan: Any) -> Any:
+    """Return the plan as a tuple: the compiler keeps its items in registers, which it cannot do with array items."""
+    return (
+        plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9],
+        plan[10], plan[11], plan[12], plan[13], plan[14], plan[15], plan[16], plan[17], plan[18], plan[19],
+        plan[20], plan[21], plan[22], plan[23], plan[24], plan[25], plan[26], plan[27], plan[28], plan[29],
+    )  # fmt: skip
+
+
+@_inline
 def _mix(h: Any) -> Any:
     h = np.uint32(h ^ np.uint32(h >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x7FEB352D))
@@ -32,7 +42,7 @@ def _word(position: int, key0: int, key1: int) -> Any:
 
 
 @_inline
-def _stochastic_away(rest: int, shift: int, variant: int, n: int, word: int) -> int:
+def _stochastic_away(rest: int, shift: int, variant: int, n: int, word: int) -> Any:
     """Whether stochastic rounding steps away from zero; `rest / 2^shift` is the dropped fraction, rest < 2^53."""
     if variant == 4:
         return np.int64((rest != 0) & (word >> 31 != 0))
@@ -76,8 +86,9 @@ def _round(mag: int, negative: int, word: int, p: Any) -> Any:
 
 
 @_compile
-def quantize_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def quantize_bits(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round the float bits `x` (int32 or int64 view) into `out`; NaN passes through."""
+    p = _fields(plan)
     random = p[28] != 0
     for i in range(x.size):
         b = np.int64(x[i])
@@ -100,8 +111,9 @@ def quantize_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int
 
 
 @_compile
-def encode_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def encode_bits(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round the float bits `x` to codes; a NaN becomes `nan_code`, which the caller has made sure exists."""
+    p = _fields(plan)
     random = p[28] != 0
     for i in range(x.size):
         b = np.int64(x[i])
@@ -125,12 +137,13 @@ def encode_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, 
 
 
 @_compile
-def integers(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def integers(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round to the signed multiple of the quantum, before any overflow rule.
 
     Multiples of 2^61 and more keep their low 61 bits and get bit 62, so that they are out of every range and still
     wrap correctly; infinities are such a multiple with zero low bits.
     """
+    p = _fields(plan)
     random = p[28] != 0
     for i in range(x.size):
         b = np.int64(x[i])

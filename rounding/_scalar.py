@@ -22,7 +22,7 @@ from lowp.rounding.random_bits import words
 from lowp.rounding.request import Request, no_nan
 
 _FLOOR = rounding("toward_negative")
-_VIEW = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+_VIEW: dict[int, Any] = {4: np.int32, 8: np.int64}
 _INFINITE = {4: 0x7F800000, 8: 0x7FF0000000000000}
 _MASK = {4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}
 
@@ -142,7 +142,7 @@ def _by_table(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) 
 
 def words_like(x: NDArray[Any], request: Request, start: int) -> NDArray[np.uint32]:
     """Return the random words of the positions of `x`."""
-    return words((request.key0, request.key1), start, x.size).reshape(x.shape)
+    return np.asarray(words((request.key0, request.key1), start, x.size)).reshape(x.shape)
 
 
 def integer_values(x: NDArray[Any], fmt: Integer | Fixed, request: Request, start: int = 0) -> NDArray[np.int64]:

@@ -114,7 +114,7 @@ def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tenso
         low, high = representable_range(floats, fmt, axis)
     else:
         assert isinstance(fmt, ScalarFormat)
-        low, high = np.float64(fmt.min), np.float64(fmt.max)
+        low, high = np.array(fmt.min), np.array(fmt.max)
     return torch.from_numpy(np.asarray((floats >= low) & (floats <= high))).to(x.device)
 
 

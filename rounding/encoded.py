@@ -46,14 +46,14 @@ class Encoded:
     @property
     def nbytes(self) -> int:
         """Bytes that the packed codes, scales, zero points and tensor scale take."""
-        fmt, whole_bytes = self.format, lambda count, bits: -(-count * bits // 8)
-        total = whole_bytes(math.prod(self.shape), fmt.bits)
+        fmt = self.format
+        total = _whole_bytes(math.prod(self.shape), fmt.bits)
         if isinstance(fmt, Block):
             blocks = math.prod(self.scales.shape)
-            total += whole_bytes(blocks, fmt.scale.bits) + (4 if fmt.tensor_scale is not None else 0)
+            total += _whole_bytes(blocks, fmt.scale.bits) + (4 if fmt.tensor_scale is not None else 0)
             if self.zero_points is not None:
-                total += whole_bytes(blocks, fmt.block_bits - fmt.scale.bits)
-        return int(total)
+                total += _whole_bytes(blocks, fmt.block_bits - fmt.scale.bits)
+        return total
 
     @property
     def bits_per_value(self) -> float:
@@ -80,6 +80,10 @@ class Encoded:
     def __repr__(self) -> str:
         size = f"{self.nbytes} bytes, {self.bits_per_value:.4g} bits/value"
         return f"Encoded({self.format.name}, shape={self.shape}, {size})"
+
+
+def _whole_bytes(count: int, bits: int) -> int:
+    return -(-count * bits // 8)
 
 
 def as_numpy(array: Any) -> NDArray[Any]:

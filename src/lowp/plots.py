@@ -74,6 +74,8 @@ def rounding_error(
 ) -> Axes:
     """Draw the relative error |q - x| / x of rounding x > 0 into formats, over a range of x.
 
+    One format is drawn point by point; of several, so that they can be told apart, the largest error within an octave.
+
     Args:
         formats: A scalar format or a name, or a list of them.
         low: Smallest x; default half the smallest positive value of all the formats.
@@ -102,17 +104,27 @@ def rounding_error(
     for label, fmt in shown:
         with np.errstate(invalid="ignore"):
             error = np.abs(quantize(x, fmt, rounding=rounding, overflow=overflow) - x) / x
-        ax.plot(x, np.where(error > 0, error, np.nan), linewidth=1, label=label, alpha=0.9)
+        if len(shown) > 1:
+            error = _largest_nearby(error, round(points / math.log2(high / low)))
+        width = 1.0 if len(shown) == 1 else 1.8
+        ax.plot(x, np.where(error > 0, error, np.nan), linewidth=width, label=label, alpha=0.9)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_ylim(2.0**-12, 2)
     ax.set_xlabel("x")
-    ax.set_ylabel("relative error")
+    ax.set_ylabel("relative error" if len(shown) == 1 else "largest relative error in an octave")
     ax.grid(alpha=0.25)
     ax.spines[["right", "top"]].set_visible(False)
     if len(shown) > 1:
         ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def _largest_nearby(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the maximum of a window around each value."""
+    window = max(1, min(window | 1, values.size - 1 + values.size % 2))  # odd, so that it has a middle
+    padded = np.pad(values, window // 2, mode="edge")
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1))
 
 
 def picture(fmt: str | Format) -> Figure:
@@ -137,6 +149,8 @@ def picture(fmt: str | Format) -> Figure:
     else:
         log.set_axis_off()
         error.set_axis_off()
+    if log.get_legend():
+        log.get_legend().remove()
     for ax, text in ((linear, "all values"), (log, "positive values"), (error, "")):
         ax.set_yticks([], []) if ax is not error else None
         ax.set_title(text, loc="left", fontsize="small", color=SPECIAL)
@@ -235,5 +249,11 @@ def _legend(ax: Axes, formats: Sequence[ScalarFormat]) -> None:
 
     marks = [Line2D([], [], color=color, linewidth=2) for color in (NORMAL, SUBNORMAL)]
     ax.legend(
-        marks, ["normal", "subnormal"], ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize="small"
+        marks,
+        ["normal", "subnormal"],
+        ncols=2,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        frameon=False,
+        fontsize="small",
     )

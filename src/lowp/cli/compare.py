@@ -45,7 +45,9 @@ SORTS: dict[str, Callable[[Line], Any] | None] = {
 def compare(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors, .npy or .npz file.")],
     formats: Annotated[str, typer.Option(help="Names with commas between.")] = DEFAULT_FORMATS,
-    sort: Annotated[str, typer.Option(help="Order of the lines: file, name, sqnr or error (worst first), bits.")] = "file",
+    sort: Annotated[
+        str, typer.Option(help="Order of the lines: file, name, sqnr or error (worst first), bits.")
+    ] = "file",
     json: JsonFlag = False,
 ) -> None:
     """Compare formats on every floating-point tensor of a file; blocks and rows lie along the last axis.
@@ -63,7 +65,14 @@ def compare(
         totals.sort(key=key)
     if json:
         omitted = [asdict(s) for s in skipped]
-        print_json({"file": str(file), "lines": list(map(asdict, lines)), "total": list(map(asdict, totals)), "skipped": omitted})
+        print_json(
+            {
+                "file": str(file),
+                "lines": list(map(asdict, lines)),
+                "total": list(map(asdict, totals)),
+                "skipped": omitted,
+            }
+        )
         return
     _print(file, lines, totals if len(tensors) > 1 else [])
     if skipped:

@@ -33,7 +33,9 @@ def formats(
         return
     from rich.table import Table
 
-    table = Table(*summary_row(None), caption="Names by rule are formats too: e5m7, e4m3b9fn, int5, fixed12_7, int4_g64.")
+    table = Table(
+        *summary_row(None), caption="Names by rule are formats too: e5m7, e4m3b9fn, int5, fixed12_7, int4_g64."
+    )
     for name in chosen:
         table.add_row(*summary_row(name))
     table.columns[0].no_wrap = True

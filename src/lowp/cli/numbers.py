@@ -39,12 +39,16 @@ def read_number(text: str) -> Meaning:
 def _finite(word: str, text: str) -> Fraction:
     exponent = _EXPONENT.search(word) if "x" in word or "p" not in word else None
     if len(word) > MAX_LENGTH or (exponent and "/" not in word and _is_huge(exponent[1], word)):
-        raise ArgumentError(f"value={text[:40]!r} is out of reach; allowed: exponents from -{MAX_EXPONENT} to {MAX_EXPONENT}.")
+        raise ArgumentError(
+            f"value={text[:40]!r} is out of reach; allowed: exponents from -{MAX_EXPONENT} to {MAX_EXPONENT}."
+        )
     hexadecimal = _HEX.fullmatch(word)
     try:
         return _from_hex(*hexadecimal.groups()) if hexadecimal else Fraction(word)
     except (ValueError, ZeroDivisionError) as error:
-        allowed = 'a decimal such as 0.1 or 1e-3, a ratio such as 1/3, a hexadecimal float such as 0x1.8p-3, "inf", "nan"'
+        allowed = (
+            'a decimal such as 0.1 or 1e-3, a ratio such as 1/3, a hexadecimal float such as 0x1.8p-3, "inf", "nan"'
+        )
         raise ArgumentError(f"value={text!r} is not a number; allowed: {allowed}.") from error
 
 

@@ -35,8 +35,12 @@ class Rounded:
 def round_value(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="0.1, -1e-3, 1/3, 0x1.8p-3, inf, nan; read exactly.")],
     name: Annotated[str, typer.Argument(metavar="FORMAT", help="A format that is not a block format.")],
-    rounding: Annotated[str, typer.Option(help="Rounding mode, e.g. ties_to_away, toward_zero, stochastic_a.")] = "ties_to_even",
-    overflow: Annotated[str, typer.Option(help="Overflow mode: saturate, propagate, infinity_or_nan, wrap, ...")] = "saturate",
+    rounding: Annotated[
+        str, typer.Option(help="Rounding mode, e.g. ties_to_away, toward_zero, stochastic_a.")
+    ] = "ties_to_even",
+    overflow: Annotated[
+        str, typer.Option(help="Overflow mode: saturate, propagate, infinity_or_nan, wrap, ...")
+    ] = "saturate",
     random: Annotated[int | None, typer.Option(help="The random 32-bit word of a stochastic mode.")] = None,
     random_bits: Annotated[int | None, typer.Option(help="How many of its top bits count; default 32.")] = None,
     json: JsonFlag = False,

@@ -13,15 +13,22 @@ from lowp.study.costs import BATCH_ROWS
 
 def study(
     model: Annotated[
-        Path | None, typer.Option(help="A safetensors file; default the demo, a sentence-embedding model with its task.")
+        Path | None,
+        typer.Option(help="A safetensors file; default the demo, a sentence-embedding model with its task."),
     ] = None,
     formats: Annotated[
-        str | None, typer.Option(help="Names with commas between; WEIGHTS:ACTIVATIONS for a pair. Default: a list of all families.")
+        str | None,
+        typer.Option(
+            help="Names with commas between; WEIGHTS:ACTIVATIONS for a pair. Default: a list of all families."
+        ),
     ] = None,
-    devices: Annotated[str | None, typer.Option(help="Names with commas between, or none. Default: h100,h200,b200.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Names with commas between, or none. Default: h100,h200,b200.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the tables, plots and report.")] = Path("study"),
     mode: Annotated[
-        str | None, typer.Option(help="weights, weights+activations, or both with a comma. Default: all that is possible.")
+        str | None,
+        typer.Option(help="weights, weights+activations, or both with a comma. Default: all that is possible."),
     ] = None,
     batch_rows: Annotated[int, typer.Option(help="Rows of activations in the predicted products.")] = BATCH_ROWS,
     resume: Annotated[bool, typer.Option(help="Keep what an earlier run finished in the folder.")] = True,

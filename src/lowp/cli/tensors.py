@@ -75,11 +75,15 @@ def _checked_header(path: Path) -> dict[str, tuple[str, list[int], int]]:
             size = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(size))
     except SafetensorError as error:
-        raise FileError(f"file={str(path)!r} is not a whole safetensors file ({error}); corrupted or truncated.") from error
+        raise FileError(
+            f"file={str(path)!r} is not a whole safetensors file ({error}); corrupted or truncated."
+        ) from error
     except (OSError, ValueError) as error:
         raise FileError(f"file={str(path)!r} cannot be read: {error}.") from error
     header.pop("__metadata__", None)
-    return {name: (entry["dtype"], entry["shape"], 8 + size + entry["data_offsets"][0]) for name, entry in header.items()}
+    return {
+        name: (entry["dtype"], entry["shape"], 8 + size + entry["data_offsets"][0]) for name, entry in header.items()
+    }
 
 
 def _mapped(path: Path, dtype: str, shape: tuple[int, ...], start: int) -> Callable[[], np.ndarray]:

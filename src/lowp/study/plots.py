@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -42,19 +42,6 @@ DPI = 130
 SMALLEST_DISTANCE = 1e-7
 #: SQNR from which the heat map no longer tells colours apart, dB; more is never what limits a model here.
 BRIGHTEST_DB = 45.0
-#: Directions in which a label may sit, best first: (dx, dy, horizontal, vertical alignment), in points.
-_PLACES = tuple(
-    (dx * far, dy * far, ha, va)
-    for far in (1, 2, 3.5, 5.5)
-    for dx, dy, ha, va in (
-        (6, 7, "left", "bottom"),
-        (-6, 7, "right", "bottom"),
-        (6, -7, "left", "top"),
-        (-6, -7, "right", "top"),
-        (0, 11, "center", "bottom"),
-        (0, -11, "center", "top"),
-    )
-)
 
 
 def _styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
@@ -165,8 +152,9 @@ def _scatter(axes: Axes, result: StudyResult, x: _Axis, y: _Axis) -> None:
     axes.set_xscale("log")
     if y.distance_to_one:
         axes.set_yscale("log")
+        axes.minorticks_off()
     _plain_ticks(axes)
-    axes.margins(x=0.1, y=0.14)
+    axes.margins(x=0.1, y=0.2)
 
 
 def _label_fronts(
@@ -205,39 +193,52 @@ def _plain_ticks(axes: Axes) -> None:
 
 
 def _place_labels(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]], points: Sequence[Any]) -> None:
-    """Write each label beside its point where it covers no label and as few points as possible, with a thin leader."""
-    dots: Any = axes.transData.transform(points) if points else []
+    """Write each label near its point where it covers no other label and few points, with a thin leader."""
+    from matplotlib.text import Text
+
+    transform = axes.transData.transform
+    dots: Any = transform(points) if points else []
     taken: list[Any] = []
     for text, position in labels:
-        best: tuple[float, Any] | None = None
-        for dx, dy, ha, va in _PLACES:
-            note = axes.annotate(
-                text,
-                position,
-                (dx, dy),
-                textcoords="offset points",
-                ha=ha,
-                va=va,
-                fontsize=8.5,
-                zorder=5,
-                bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8},
-                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "black", "shrinkA": 0, "shrinkB": 2},
-            )
-            box = note.get_window_extent().padded(4)
-            frame = axes.get_window_extent()
-            outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
-            covered = sum(bool(box.contains(*dot)) for dot in dots)
-            badness = 100 * any(box.overlaps(t) for t in taken) + 50 * outside + covered
-            if best is None or badness < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (badness, note)
-            else:
-                note.remove()
-            if badness == 0:
-                break
-        if best is not None:
-            taken.append(best[1].get_window_extent())
+        note = axes.annotate(
+            text,
+            position,
+            (0, 0),
+            textcoords="offset pixels",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            zorder=5,
+            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "black", "shrinkA": 0, "shrinkB": 3},
+        )
+        size = Text.get_window_extent(note)  # of the text alone; an annotation's own extent includes its leader
+        spot, box = _free_spot(transform(position), (size.width, size.height), axes.get_window_extent(), dots, taken)
+        note.set_position(spot)
+        taken.append(box)
+
+
+def _free_spot(
+    point: Any, size: tuple[float, float], frame: Any, dots: Any, taken: Sequence[Any]
+) -> tuple[tuple[float, float], Any]:
+    """Return the offset of a label's centre from its point, in pixels, and the label's box there."""
+    from matplotlib.transforms import Bbox
+
+    def spots() -> Iterator[tuple[float, tuple[float, float], Any]]:
+        for distance in range(10, 150, 10):
+            for step in range(16):
+                angle = math.pi * (0.25 + step / 8)
+                # An ellipse around the point as wide as the label, so that the label's edge keeps the distance.
+                dx = math.cos(angle) * (distance + size[0] / 2)
+                dy = math.sin(angle) * (distance + size[1] / 2)
+                box = Bbox.from_bounds(point[0] + dx - size[0] / 2, point[1] + dy - size[1] / 2, *size)
+                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+                covered = sum(bool(box.padded(5).contains(*dot)) for dot in dots)
+                overlaps = any(box.padded(2).overlaps(other) for other in taken)
+                yield 1000 * overlaps + 500 * (not inside) + 20 * covered + distance, (dx, dy), box
+
+    _, spot, box = min(spots(), key=lambda s: s[0])
+    return spot, box
 
 
 def _legend(figure: Figure, result: StudyResult) -> None:

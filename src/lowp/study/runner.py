@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowp._errors import Error, PrecisionWarning
 from lowp.study import metrics
-from lowp.study.cases import BOTH, UNQUANTIZED, Engine, Job, family
+from lowp.study.cases import BOTH, UNQUANTIZED, Engine, Job
 from lowp.study.costs import storage_bits
 from lowp.study.data import Outputs, run_model
 from lowp.study.models import Weights, evaluation, quantized_inputs, quantized_weights
@@ -105,7 +105,6 @@ class Runner:
         return {
             "weights": job.weights.name if job else UNQUANTIZED,
             "activations": job.activations.name if job and mode == BOTH else UNQUANTIZED,
-            "family": family(fmt),
             "mode": mode,
             "bits_per_value": bits / values,
             "weight_bytes": -(-bits // 8),

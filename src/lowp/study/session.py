@@ -13,12 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError
-from lowp.study.cases import BOTH, MODES, UNQUANTIZED, UNQUANTIZED_ON_HARDWARE, WEIGHTS, Job, read_cases, read_modes
+from lowp.study.cases import (
+    BOTH,
+    MODES,
+    UNQUANTIZED,
+    UNQUANTIZED_ON_HARDWARE,
+    WEIGHTS,
+    Job,
+    family,
+    read_cases,
+    read_modes,
+)
 from lowp.study.costs import Cost, predict, products
 from lowp.study.data import data_digest, read_inputs
 from lowp.study.models import Weights, file_weights, module_weights
 from lowp.study.results import LayerError, Row, StudyResult
-from lowp.study.runner import Program, Runner
+from lowp.study.runner import REFERENCE, Program, Runner
 from lowp.study.store import State, prepare_folder
 
 PACKAGES = ("lowp", "numpy", "numba", "torch", "transformers", "sentence-transformers", "safetensors")
@@ -183,7 +193,8 @@ class _Writer:
         else:
             a, b = (job.activations.format if mode == BOTH else UNQUANTIZED_ON_HARDWARE), job.weights.format
         costs, notes = predict(self._shapes, a, b, self.devices, self.hardware)
-        self._rows.append(_row(record, costs, notes))
+        group = family(job.weights.format) if job else REFERENCE
+        self._rows.append(_row(record, group, costs, notes))
         names = (record["weights"], record["activations"], mode)
         self._layers += [LayerError(*names, *map(_number, layer)) for layer in record.get("layers", ())]
 
@@ -213,11 +224,11 @@ def _number(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 
-def _row(record: Mapping[str, Any], costs: Mapping[str, Cost], notes: Sequence[str]) -> Row:
-    known = {f.name for f in fields(Row)} - {"notes"}
+def _row(record: Mapping[str, Any], group: str, costs: Mapping[str, Cost], notes: Sequence[str]) -> Row:
+    known = {f.name for f in fields(Row)} - {"notes", "family"}
     values = {name: _number(value) for name, value in record.items() if name in known}
     texts = [record.get("notes", ""), *notes]
-    return Row(**values, costs=costs, notes=" ".join(t for t in texts if t))
+    return Row(**values, family=group, costs=costs, notes=" ".join(t for t in texts if t))
 
 
 @contextmanager
