@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from zlib import crc32
 
 from lowp._errors import FormatError
 from lowp.formats.spec import Meaning, ScalarFormat
@@ -25,7 +26,8 @@ class Codebook(ScalarFormat):
         values: Distinct finite numbers, in any order; at least two, at most 65536.
         codes: The code of each value; default the position.
         bits: Width of a code; default the fewest that hold the codes.
-        thresholds: Decision points between neighbours, ascending, one fewer than values; default the midpoints.
+        thresholds: Decision points, ascending, one fewer than values, each at least the lower neighbour and less than
+            the upper one; default the midpoints.
         label: A name for cards and tables.
 
     Raises:
@@ -54,14 +56,14 @@ class Codebook(ScalarFormat):
     ) -> None:
         numbers = _checked_values(values)
         order = sorted(range(len(numbers)), key=numbers.__getitem__)
-        positions = list(range(len(numbers))) if codes is None else [int(c) for c in codes]
-        width = max(1, max(positions, default=0).bit_length()) if bits is None else int(bits)
+        positions = list(range(len(numbers))) if codes is None else _integers("codes", codes)
+        width = max(1, max(positions, default=0).bit_length()) if bits is None else _integers("bits", [bits])[0]
         if len(positions) != len(numbers) or len(set(positions)) != len(numbers) or not 1 <= width <= 16:
             raise FormatError(
                 f"codes={codes!r} must be distinct, one for each of the {len(numbers)} values, below 65536."
             )
         if min(positions) < 0 or max(positions) >= 1 << width:
-            raise FormatError(f"bits={bits!r} cannot hold the codes 0 to {max(positions)}.")
+            raise FormatError(f"bits={width!r} cannot hold the codes {min(positions)} to {max(positions)}.")
         object.__setattr__(self, "values", tuple(numbers[i] for i in order))
         object.__setattr__(self, "codes", tuple(positions[i] for i in order))
         object.__setattr__(self, "bits", width)
@@ -71,10 +73,12 @@ class Codebook(ScalarFormat):
     def _checked_thresholds(self, thresholds: Sequence[float] | None) -> tuple[float, ...] | None:
         if thresholds is None:
             return None
-        cuts = tuple(float(t) for t in thresholds)
+        cuts = tuple(_numbers("thresholds", thresholds))
         gaps = list(zip(self.values, self.values[1:], strict=False))
-        if len(cuts) != len(gaps) or not all(a <= t <= b for t, (a, b) in zip(cuts, gaps, strict=True)):
-            raise FormatError("thresholds must lie one between each pair of neighbouring values, ascending.")
+        if len(cuts) != len(gaps) or not all(a <= t < b for t, (a, b) in zip(cuts, gaps, strict=True)):
+            raise FormatError(
+                f"thresholds={thresholds!r} must lie one between each pair of the {len(self.values)} values, ascending."
+            )
         return cuts
 
     def __hash__(self) -> int:
@@ -95,7 +99,11 @@ class Codebook(ScalarFormat):
     def meaning(self, code: int) -> Meaning:
         """Return the value of `code`; codes that the list does not use are NaN."""
         self.check_code(code)
-        return Fraction(self.values[self.codes.index(code)]) if code in self.codes else "nan"
+        return Fraction(self._value_of[code]) if code in self._value_of else "nan"
+
+    @cached_property
+    def _value_of(self) -> dict[int, float]:
+        return dict(zip(self.codes, self.values, strict=True))
 
     @cached_property
     def _limits(self) -> tuple[Fraction, Fraction, Fraction, Fraction]:
@@ -108,14 +116,26 @@ class Codebook(ScalarFormat):
         return min(above) - 1 if above and 1.0 in self.values else math.nan
 
     def generated_name(self) -> str:
-        return self.label or f"codebook{len(self.values)}_{abs(hash(self)) % 16**8:08x}"
+        parameters = repr((self.values, self.codes, self.bits, self.thresholds))
+        return self.label or f"codebook{len(self.values)}_{crc32(parameters.encode()):08x}"
+
+
+def _numbers(field: str, values: Sequence[float]) -> list[float]:
+    try:
+        return [float(v) for v in values]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"{field}={values!r} must be a sequence of numbers.") from error
+
+
+def _integers(field: str, values: Sequence[int]) -> list[int]:
+    try:
+        return [v.__index__() for v in values]
+    except (TypeError, AttributeError) as error:
+        raise FormatError(f"{field}={values!r} must be integers.") from error
 
 
 def _checked_values(values: Sequence[float]) -> list[float]:
-    try:
-        numbers = [float(v) + 0.0 for v in values]
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"values={values!r} must be a sequence of numbers.") from error
+    numbers = [v + 0.0 for v in _numbers("values", values)]  # -0 becomes +0
     if not 2 <= len(numbers) <= 65536:
         raise FormatError(f"values has {len(numbers)} entries; a codebook needs 2 to 65536.")
     bad = next((v for v in numbers if not math.isfinite(v)), None)

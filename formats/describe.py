@@ -328,7 +328,9 @@ def _scalar_properties(fmt: ScalarFormat) -> dict[str, Any]:
 
 
 def _plain(meaning: Meaning) -> float | str:
-    return meaning if meaning in ("nan", "inf", "-inf") else float(meaning)  # JSON knows -0.0, but no NaN
+    if isinstance(meaning, str) and meaning != "-0":
+        return meaning
+    return float(meaning)  # JSON knows -0.0, but no NaN
 
 
 def _block_properties(fmt: Block) -> dict[str, Any]:

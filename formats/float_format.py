@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from lowp._errors import FormatError, unknown_name
-from lowp.formats.spec import Meaning, ScalarFormat
+from lowp.formats.spec import REGISTERED_NAMES, Meaning, ScalarFormat
 
 #: Special-value conventions. Each says which codes are not finite numbers.
 SPECIALS = {
@@ -69,7 +69,8 @@ class Float(ScalarFormat):
         self._check_fields()
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())
-        if self.max_code < (0 if not self.zero else 1):
+        least = 0 if not self.zero else 1 if self.subnormals else 1 << self.mantissa_bits
+        if self.max_code < least:
             raise FormatError(f"{self!r} has no finite value besides zero; give it more bits or specials='finite'.")
         self._check_range()
 
@@ -216,4 +217,7 @@ class Float(ScalarFormat):
             return f"binary{self.bits}p{m + 1}{'s' if self.signed else 'u'}{domain}{bias}"
         bias = "" if self.bias == self._default_bias() else f"b{self.bias}"
         tail = ("" if self.zero else "_nozero") + ("" if self.subnormals or m == 0 or not self.zero else "_nosub")
-        return f"float{self.bits}_{sign}e{e}m{m}{bias}{_SUFFIX[self.specials]}{tail}"
+        name = f"float{self.bits}_{sign}e{e}m{m}{bias}{_SUFFIX[self.specials]}{tail}"
+        if not bias and REGISTERED_NAMES.get(self) != name and name in REGISTERED_NAMES.values():
+            return name.replace(f"m{m}", f"m{m}b{self.bias}", 1)  # ml_dtypes says fn of its finite formats too
+        return name

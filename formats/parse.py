@@ -16,15 +16,17 @@ _FLOAT = re.compile(
     r"(?:(?:float|fp)(?P<bits>\d+)_)?(?P<unsigned>u?)e(?P<e>\d+)m(?P<m>\d+)(?:b(?P<bias>-?\d+))?"
     r"(?P<special>fnuz|fn|f)?(?P<nozero>_nozero)?(?P<nosub>_nosub)?"
 )
-_P3109 = re.compile(r"binary(?P<k>\d+)p(?P<p>\d+)(?P<sign>[su])(?P<domain>[ef])")
+_P3109 = re.compile(r"binary(?P<k>\d+)p(?P<p>\d+)(?P<sign>[su])(?P<domain>[ef])(?:b(?P<bias>-?\d+))?")
 _INTEGER = re.compile(r"(?P<unsigned>u?)int(?P<bits>\d+)(?P<sym>_sym)?")
 _FIXED = re.compile(r"(?P<unsigned>u?)fixed(?P<bits>\d+)_(?P<minus>m?)(?P<fraction>\d+)(?P<sym>_sym)?")
 _AP_FIXED = re.compile(r"ap_(?P<unsigned>u?)fixed<(?P<w>\d+),(?P<i>-?\d+)>")
 _BLOCK = re.compile(r"block\[(?P<parts>[^\]]*)\]")
+_SIZE = re.compile(r"row|tensor|\d+(x\d+)?")
 _GROUP = re.compile(
     r"(?P<element>.+?)_(?:g(?P<group>\d+)|(?P<whole>row|tensor)|t(?P<rows>\d+)x(?P<columns>\d+))"
     r"(?P<asym>_asym)?(?:_(?P<scale>fp32|fp16|bf16|pow2|e8m0|e4m3fn|ue4m3|ue5m3fn|ue5m3f|ue5m3))?"
 )
+_HYPHEN = re.compile(r"(?<![b,])-|-(?!\d)")  # every one but the minus of a bias (b-3) and of ap_fixed<6,-2>
 _SPECIALS = {None: "ieee", "fn": "fn", "fnuz": "fnuz", "f": "finite"}
 
 
@@ -54,15 +56,12 @@ def parse(name: str | Format) -> Format:
         return name
     if not isinstance(name, str):
         raise ArgumentTypeError(f"format={name!r} must be a name or a Format, not {type(name).__name__}.")
-    return _parse(
-        name.strip().lower().replace("-", "_") if "<" not in name and "b-" not in name else name.strip().lower()
-    )
+    return _parse(_HYPHEN.sub("_", "".join(name.lower().split())))
 
 
 @lru_cache(maxsize=1024)
 def _parse(name: str) -> Format:
-    key = name.replace(" ", "")
-    key = ALIASES.get(key, key)
+    key = ALIASES.get(name, name)
     if key in REGISTRY:
         return REGISTRY[key].format
     for rule in (_float, _p3109, _integer, _fixed, _block, _with_recipe, _group):
@@ -99,7 +98,11 @@ def _p3109(name: str) -> Format | None:
         return None
     k, p, signed = int(m["k"]), int(m["p"]), m["sign"] == "s"
     return Float(
-        k - p + (0 if signed else 1), p - 1, signed=signed, specials="p3109" if m["domain"] == "e" else "p3109_finite"
+        k - p + (0 if signed else 1),
+        p - 1,
+        bias=int(m["bias"]) if m["bias"] else None,
+        signed=signed,
+        specials="p3109" if m["domain"] == "e" else "p3109_finite",
     )
 
 
@@ -146,7 +149,7 @@ def _block(name: str) -> Format | None:
         return None
     plain = [p for p in m["parts"].split(",") if "=" not in p and p != "asym"]
     options = dict(p.split("=", 1) for p in m["parts"].split(",") if "=" in p)
-    if len(plain) != 3 or set(options) - {"tensor", "recipe", "nonfinite"}:
+    if len(plain) != 3 or not _SIZE.fullmatch(plain[1]) or set(options) - {"tensor", "recipe", "nonfinite"}:
         raise FormatError(
             f"format={name!r} must read block[element,size,scale] with optional ,tensor=FORMAT ,asym ,recipe=NAME "
             ",nonfinite=POLICY."

@@ -53,9 +53,8 @@ def summary_row(name: str | None) -> tuple[str, ...]:
 def _numbers(fmt: Format) -> tuple[str, str, str, str]:
     """Bits per value, largest and smallest positive value, special codes."""
     if isinstance(fmt, Block):
-        largest, smallest = block_limits(fmt)
-        shared = "" if fmt.block_elements else "+"
-        return f"{fmt.bits_per_value:.6g}{shared}", _short(float(largest)), _short(float(smallest)), ""
+        largest, smallest = (_short(float(limit)) for limit in block_limits(fmt))
+        return f"{fmt.bits_per_value:.6g}" + ("" if fmt.block_elements else "+"), largest, smallest, ""
     assert isinstance(fmt, ScalarFormat)
     smallest = _short(fmt.smallest_subnormal) if fmt.smallest_subnormal else "none"
     specials = special_codes(fmt) if isinstance(fmt, Float) else {}  # codes that a codebook does not use are no numbers

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lowp._errors import ArgumentTypeError, RangeError
+from lowp.formats.codebook import Codebook
+from lowp.formats.spec import Format
 
 _EXACT_INTEGER = 1 << 53
 
@@ -40,15 +42,17 @@ def as_source(x: Any) -> Source:
     if array.dtype.kind in "iu":
         values, sticky = _from_integers(array)
         return Source(values, dtype_of, sticky)
+    if _is_ml_dtype(array.dtype) and "int" in name:
+        return Source(array.astype(np.float64), dtype_of, False)
     if name in ("float32", "float64"):
         values = array if array.dtype.isnative else array.astype(name)
-    elif name == "float16" or _is_ml_dtype(array.dtype):
+    elif is_float(array.dtype):
         values = _quiet_cast(array, np.float32)
     else:
         raise ArgumentTypeError(
             f"x has dtype {name}; allowed: float16, bfloat16, float32, float64, integers, Python numbers and lists."
         )
-    return Source(values, dtype_of and (array.dtype if array.dtype.isnative else values.dtype), False)
+    return Source(values, dtype_of and array.dtype.newbyteorder("="), False)
 
 
 def _as_array(x: Any) -> np.ndarray[Any, Any]:
@@ -56,7 +60,7 @@ def _as_array(x: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(x)
     except (ValueError, TypeError, OverflowError) as error:
         raise ArgumentTypeError(f"x of type {type(x).__name__} is not an array of numbers: {error}.") from error
-    if array.dtype == object and array.size and all(isinstance(v, int | float) for v in array.flat):
+    if array.dtype == object and any(isinstance(v, int) and not -(1 << 63) <= v < 1 << 64 for v in array.flat):
         raise RangeError(
             "x holds an integer beyond 64 bits; pass it as a float, or use lowp.exact for exact rationals."
         )
@@ -65,7 +69,7 @@ def _as_array(x: Any) -> np.ndarray[Any, Any]:
 
 def _from_integers(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
     values = array.astype(np.float64)
-    if array.dtype.itemsize < 8 or not array.size or np.abs(values).max() <= _EXACT_INTEGER:
+    if array.dtype.itemsize < 8 or not array.size or np.abs(values).max() < _EXACT_INTEGER:
         return values, False
     magnitude = np.where(array < 0, -array.astype(np.uint64), array.astype(np.uint64))
     drop = np.maximum(np.frexp(np.abs(values))[1] - 53, 0).astype(np.uint64)
@@ -75,12 +79,17 @@ def _from_integers(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], b
     return np.where(array < 0, -odd, odd), bool(inexact.any())
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is a float of at most 64 bits, those of ml_dtypes included."""
+    return dtype.name in ("float16", "float32", "float64") or (_is_ml_dtype(dtype) and "int" not in dtype.name)
+
+
 def _is_ml_dtype(dtype: np.dtype[Any]) -> bool:
     return dtype.type.__module__.startswith("ml_dtypes") and "complex" not in dtype.name
 
 
-def to_caller(result: np.ndarray[Any, Any], source: Source, fmt_name: str, exact: bool) -> Any:
-    """Return a float32 or float64 result in the caller's own type.
+def to_caller(result: np.ndarray[Any, Any], source: Source, fmt: Format) -> Any:
+    """Return a float32 or float64 result in the caller's own type; the values of a codebook may be rounded to it.
 
     Raises:
         RangeError: The caller's dtype cannot hold a value of the result.
@@ -90,14 +99,19 @@ def to_caller(result: np.ndarray[Any, Any], source: Source, fmt_name: str, exact
     if result.dtype == source.dtype:
         return result
     narrowed = _quiet_cast(result, source.dtype)
-    if not exact and not np.array_equal(_quiet_cast(narrowed, result.dtype), result, equal_nan=True):
-        raise no_room(fmt_name, source.dtype.name)
+    back = _quiet_cast(narrowed, result.dtype)
+    if isinstance(fmt, Codebook):
+        held = np.array_equal(np.isfinite(back), np.isfinite(result))
+    else:
+        held = np.array_equal(back, result, equal_nan=True)
+    if not held:
+        raise no_room(fmt.name, source.dtype.name)
     return narrowed
 
 
 def no_room(fmt_name: str, dtype: str) -> RangeError:
     """The error for a rounded value that the caller's dtype cannot hold."""
-    return RangeError(f"a value of {fmt_name!r} does not fit dtype {dtype}; convert x to float32 or float64 first.")
+    return RangeError(f"a value of {fmt_name!r} does not fit dtype {dtype}; choose a wider dtype.")
 
 
 def _quiet_cast(array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:

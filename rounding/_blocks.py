@@ -17,7 +17,15 @@ from lowp.rounding._scalar import encode_values, integer_values, quantize_values
 from lowp.rounding._wrap import WRAPPING
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.modes import rounding
-from lowp.rounding.recipes import CODE_CENTERS, FLOAT32_DECODING, Scales, choose_scales, has_offsets, scale_values, stored_elements
+from lowp.rounding.recipes import (
+    CODE_CENTERS,
+    FLOAT32_DECODING,
+    Scales,
+    choose_scales,
+    has_offsets,
+    scale_values,
+    stored_elements,
+)
 from lowp.rounding.request import Request, make_request
 
 #: NaN, infinity and overflow are results here, and each has its rule.
@@ -42,7 +50,7 @@ def quantize_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any, dt
 
 @_QUIET
 def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> Encoded:
-    """Return the codes of `x` in `fmt`; elements of a block whose scale is NaN get code 0, or the system's own codes."""
+    """Return the codes of `x` in `fmt`; elements of a block whose scale is NaN get code 0, or the recipe's own."""
     layout, scales, request = _prepare(x, fmt, request, axis)
     scaled = _scaled(x, scales, request)
     if not scales.own_nan_codes:
@@ -59,7 +67,7 @@ def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> E
 
 @_QUIET
 def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
-    """Return the values of block codes: `element * scale * tensor_scale`, plus a stored minimum, rounded once to `dtype`."""
+    """Return the values of block codes: `element * scale * tensor_scale` plus offset, rounded once to `dtype`."""
     fmt = encoded.format
     assert isinstance(fmt, Block) and encoded.scales is not None
     layout = make_layout(encoded.codes.shape, fmt, encoded.axis)

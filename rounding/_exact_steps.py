@@ -35,6 +35,15 @@ def _to_odd(value: NDArray[Any], error_sign: NDArray[Any]) -> NDArray[Any]:
     return np.where(even_inexact, bits + np.where(outward, 1, -1), bits).view(np.float64)
 
 
+def subtract(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Return `a - b` rounded to odd."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.asarray(a - b, dtype=np.float64)
+        shadow = a - difference  # Knuth's two-sum: what the rounding lost
+        error = (a - (difference + shadow)) + (shadow - b)
+    return _to_odd(difference, np.where(np.isfinite(error), np.sign(error), 0))
+
+
 def multiply(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return `a * b` rounded to odd; factors with exponents within +-450."""
     with np.errstate(invalid="ignore", over="ignore"):

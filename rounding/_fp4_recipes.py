@@ -1,9 +1,11 @@
 """NVFP4 and MXFP4 as three systems compute them: the same float32 operations in the same order.
 
-Each recipe also gives the system's own codes for NaN, infinity and division by zero, so under nonfinite="nan_block" no
-NaN is left among the scaled elements; under "element" it is left to the caller's NaN policy. Sources: NVIDIA
-TransformerEngine `core_nvfp4.cuh` and `quantize_transpose_nvfp4.cuh`; torchao 0.18 `nvfp4_quantize`; NVIDIA
-TensorRT Model Optimizer 5a4242f `NVFP4QTensor` and `MXFP4QTensor`.
+Each recipe also gives the system's own codes for NaN, infinity and division by zero: under nonfinite="nan_block" no
+NaN is left among the scaled elements; under "element" a NaN of the input is left to the caller's NaN policy. Callers
+silence floating-point warnings.
+
+Sources: NVIDIA TransformerEngine `core_nvfp4.cuh`, `quantize_transpose_nvfp4.cuh`; torchao 0.18 `nvfp4_quantize`;
+NVIDIA TensorRT Model Optimizer 5a4242f `NVFP4QTensor` and `MXFP4QTensor`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from lowp.rounding._scalar import encode_values
 from lowp.rounding.recipes import Scales, scale_request
 
 Float32 = NDArray[np.float32]
-_FLOAT32_MAX = np.finfo(np.float32).max
+_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
 
 
 def float32(x: NDArray[Any]) -> Float32:
@@ -29,11 +31,12 @@ def float32(x: NDArray[Any]) -> Float32:
     return x.astype(np.float32)
 
 
-def settled(scaled: Float32, nan_value: Any, fmt: Block) -> Float32:
-    """Return `scaled` with each NaN as the element value that the system's conversion makes of it."""
+def settled(scaled: NDArray[Any], v: NDArray[Any], nan_value: Any, fmt: Block) -> NDArray[Any]:
+    """Return `scaled`, made from `v`, with each NaN as the element value that the system's conversion makes of it."""
+    nan = np.isnan(scaled)
     if fmt.nonfinite == "element":
-        return scaled
-    return np.where(np.isnan(scaled), nan_value, scaled).astype(np.float32, copy=False)
+        nan &= ~np.isnan(v)
+    return np.where(nan, nan_value, scaled)
 
 
 def nvfp4_te(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
@@ -53,8 +56,8 @@ def nvfp4_te(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     values = decode_codes(codes, fmt.scale)
     inverse = np.minimum(np.float32(1) / (values.astype(np.float32) * tensor), _FLOAT32_MAX)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled(float32(v) * layout.spread(inverse), element_max, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled(float32(v) * layout.spread(inverse), v, element_max, fmt)
 
     return Scales(codes, values, scaled, float(tensor) if fmt.tensor_scale else None, own_nan_codes=True)
 
@@ -69,7 +72,8 @@ def nvfp4_torchao(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     """torchao: scales at least the smallest normal number, elements times a reciprocal.
 
     NaN as on x86-64, where an invalid operation gives a negative NaN and a NaN keeps its sign: NaN scales have code
-    0x7F in a block that holds NaN, else 0xFF; their elements have code 12 with a tensor scale, 4 without.
+    0x7F in a block that holds NaN, else 0xFF; their elements have code 12 with a tensor scale, 4 without. (In a
+    bfloat16 tensor that holds NaN torch's maximum is a positive NaN: scales 0x7F, codes 3.)
     """
     x = float32(x)
     assert isinstance(fmt.scale, Float)
@@ -82,11 +86,11 @@ def nvfp4_torchao(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     values = decode_codes(codes, fmt.scale)
     inverse = (one if tensor is None else one / tensor) / values.astype(np.float32)
 
-    def scaled(v: NDArray[Any]) -> Float32:
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
         product = float32(v) * layout.spread(inverse)
         # The conversion reads the bits of a NaN as a number: -1.5 for 0 * inf, else 2 with the sign of the scale's NaN.
         of_scale = np.float32(2 if tensor is None else -2)
-        return settled(product, np.where(layout.spread(np.isnan(inverse)), of_scale, np.float32(-1.5)), fmt)
+        return settled(product, v, np.where(layout.spread(np.isnan(inverse)), of_scale, np.float32(-1.5)), fmt)
 
     return Scales(codes, values, scaled, None if tensor is None else float(tensor), own_nan_codes=True)
 
@@ -95,18 +99,20 @@ def nvfp4_modelopt(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     """Model Optimizer: a zero scale becomes 1 before it is rounded, elements are divided; zeros have no sign.
 
     NaN counts as 6, with code 7, also the 0/0 of an all-zero tensor or of a block whose scale rounds to 0; NaN scales
-    have code 0x7F if the tensor holds NaN (its sign depends on torch's vector width), else 0xFF.
+    have code 0x7F if the tensor holds NaN (its sign depends on torch's vector width), else 0xFF. Release 0.47 differs:
+    it raises every scale to at least 2^-9.
     """
     x = float32(x)
     element_max, one = np.float32(fmt.element.max), np.float32(1)
     tensor = _tensor_scale(x, fmt) if fmt.tensor_scale else one
-    wanted = layout.amax(x) / (element_max * tensor)
-    codes = _to_scale(np.where(wanted == 0, one, wanted), fmt, negative_nan=~np.isnan(tensor) & ~np.isnan(layout.amax(x)))
+    amax = layout.amax(x)
+    wanted = amax / (element_max * tensor)
+    codes = _to_scale(np.where(wanted == 0, one, wanted), fmt, negative_nan=~np.isnan(tensor) & ~np.isnan(amax))
     values = decode_codes(codes, fmt.scale)
     divisor = values.astype(np.float32) * tensor
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled(float32(v) / layout.spread(divisor) + np.float32(0), element_max, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled(float32(v) / layout.spread(divisor) + np.float32(0), v, element_max, fmt)
 
     return Scales(codes, values, scaled, float(tensor) if fmt.tensor_scale else None, own_nan_codes=True)
 
@@ -120,7 +126,8 @@ def _tensor_scale(x: Float32, fmt: Block) -> np.float32:
 def _to_scale(wanted: Float32, fmt: Block, negative_nan: Any = False) -> NDArray[Any]:
     """Round to the scale format, saturating; NaN gets the NaN code, with a sign bit where `negative_nan`."""
     codes = encode_values(np.ascontiguousarray(wanted), fmt.scale, scale_request("ties_to_even"))
-    assert isinstance(fmt.scale, Float) and fmt.scale.nan_code is not None
+    assert isinstance(fmt.scale, Float)
+    assert fmt.scale.nan_code is not None
     sign = 1 << (fmt.scale.bits - 1) if fmt.scale.signed else 0
     nan_codes = np.where(negative_nan, fmt.scale.nan_code | sign, fmt.scale.nan_code).astype(codes.dtype)
     return np.where(np.isnan(wanted), nan_codes, codes)
@@ -141,8 +148,8 @@ def mxfp4_modelopt(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     values = decode_codes(codes, fmt.scale)
     divisor = np.where(bad, np.inf, values).astype(np.float32)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        quotient = settled(float32(v) / layout.spread(divisor), 0, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        quotient = settled(float32(v) / layout.spread(divisor), v, 0, fmt)
         return np.where(quotient == 0, np.float32(-0.0), quotient)
 
     return Scales(codes, values, scaled, element_rounding="ties_to_zero", own_nan_codes=True)

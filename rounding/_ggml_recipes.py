@@ -17,7 +17,7 @@ from lowp.rounding._fp4_recipes import Float32, float32, settled
 from lowp.rounding._layout import Layout
 from lowp.rounding.recipes import Scales, scale_values
 
-_FLOAT32_MAX = np.finfo(np.float32).max
+_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
 _INT32_RANGE = np.float32(2**31)
 #: Twice the E2M1 values, in the order of their codes, which is the order of ggml's search.
 _E2M1_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
@@ -39,11 +39,11 @@ def _first_largest(blocks: Float32, by: Float32 | None = None) -> Float32:
     return np.take_along_axis(blocks, index, axis=-1)[..., 0]
 
 
-def _c_integer(t: Float32, fmt: Block) -> Float32:
+def _c_integer(t: Float32, v: NDArray[Any], fmt: Block) -> NDArray[Any]:
     """Convert to an integer as C on x86-64 does: truncate to int32 (0 if it does not fit, or is NaN), keep 8 bits."""
     integer = np.trunc(t)
     if fmt.nonfinite == "element":
-        return integer
+        return settled(integer, v, 0, fmt)
     low = np.where(np.abs(t) < _INT32_RANGE, integer, 0).astype(np.int32).astype(np.int8)
     return low.astype(np.float32)
 
@@ -57,11 +57,11 @@ def _signed_extreme(x: NDArray[Any], layout: Layout, fmt: Block, center: int) ->
     d = extreme / np.float32(-center)
     codes, inverse = _half_codes(d), _inverse(d)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled(float32(v) * layout.spread(inverse) + np.float32(center), 0, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled(float32(v) * layout.spread(inverse) + np.float32(center), v, 0, fmt)
 
-    def rounded(v: NDArray[Any]) -> Float32:
-        return _c_integer(float32(v) * layout.spread(inverse) + np.float32(center + 0.5), fmt)
+    def rounded(v: NDArray[Any]) -> NDArray[Any]:
+        return _c_integer(float32(v) * layout.spread(inverse) + np.float32(center + 0.5), v, fmt)
 
     return Scales(codes, decode_codes(codes, fmt.scale), scaled, rounded=rounded, own_nan_codes=True)
 
@@ -83,21 +83,19 @@ def with_minimum(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     present &= ~np.isnan(blocks)
     low = np.minimum(-_first_largest(np.where(present, -blocks, -np.float32(np.inf))), _FLOAT32_MAX)
     high = np.maximum(_first_largest(np.where(present, blocks, -np.float32(np.inf))), -_FLOAT32_MAX)
-    d = (high - low) / np.float32(fmt.element.max)
+    d = float32((high - low) / np.float32(fmt.element.max))
     codes, inverse, minima = _half_codes(d), _inverse(d), _half_codes(low)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled((float32(v) - layout.spread(low)) * layout.spread(inverse), 0, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled((float32(v) - layout.spread(low)) * layout.spread(inverse), v, 0, fmt)
 
-    def rounded(v: NDArray[Any]) -> Float32:
+    def rounded(v: NDArray[Any]) -> NDArray[Any]:
         steps = (float32(v) - layout.spread(low)) * layout.spread(inverse)
-        return _c_integer(steps + np.float32(0.5), fmt)
+        return _c_integer(steps + np.float32(0.5), v, fmt)
 
     values = decode_codes(codes, fmt.scale)
     offsets = decode_codes(minima, fmt.scale)
-    return Scales(
-        codes, values, scaled, zero_point_codes=minima, offsets=offsets, rounded=rounded, own_nan_codes=True
-    )
+    return Scales(codes, values, scaled, zero_point_codes=minima, offsets=offsets, rounded=rounded, own_nan_codes=True)
 
 
 def q8_0(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
@@ -111,14 +109,14 @@ def q8_0(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     d = amax / np.float32(127)
     codes, inverse = _half_codes(d), _inverse(d)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled(float32(v) * layout.spread(inverse), 0, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled(float32(v) * layout.spread(inverse), v, 0, fmt)
 
-    def rounded(v: NDArray[Any]) -> Float32:
+    def rounded(v: NDArray[Any]) -> NDArray[Any]:
         quotient = float32(v) * layout.spread(inverse)
         whole = np.trunc(quotient)
         away = np.where(np.abs(quotient - whole) >= 0.5, whole + np.copysign(np.float32(1), quotient), whole)
-        return _c_integer(away, fmt)
+        return _c_integer(away, v, fmt)
 
     return Scales(codes, decode_codes(codes, fmt.scale), scaled, rounded=rounded, own_nan_codes=True)
 
@@ -136,10 +134,10 @@ def mxfp4(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     codes = np.where(np.isfinite(exponent), exponent, 0).astype(np.int64).astype(np.uint8)
     values = scale_values(codes, fmt)
 
-    def scaled(v: NDArray[Any]) -> Float32:
-        return settled(float32(np.ldexp(float32(v).astype(np.float64), -np.frexp(layout.spread(values))[1] + 1)), 0, fmt)
+    def scaled(v: NDArray[Any]) -> NDArray[Any]:
+        return settled(float32(v) / layout.spread(values), v, 0, fmt)  # exact in float64
 
-    def rounded(v: NDArray[Any]) -> Float32:
+    def rounded(v: NDArray[Any]) -> NDArray[Any]:
         return _nearest(float32(v), layout.spread(values / 2).astype(np.float32))
 
     keep = fmt.nonfinite == "element"

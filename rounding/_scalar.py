@@ -40,16 +40,19 @@ def check_sticky(fmt: ScalarFormat, request: Request) -> None:
 def quantize_values(
     x: NDArray[Any], fmt: ScalarFormat, request: Request, out: NDArray[Any] | None = None, start: int = 0
 ) -> NDArray[Any]:
-    """Round contiguous float32 or float64 values; the result has the same dtype and shape.
+    """Round contiguous float32 or float64 values; float64 comes back where float32 does not hold all values of `fmt`.
 
-    Positions for random bits count from `start`. `out`, if given, is contiguous and may be `x` itself.
+    Positions for random bits count from `start`. `out`, if given, is contiguous, has the dtype of `x` and may be `x`
+    itself; it is used only where the result has that dtype.
     """
-    result = np.empty_like(x) if out is None else out
     if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
-        result[...] = _by_table(x, fmt, request, start)[0]
-    elif x.dtype == np.float32 and not _float32_suffices(fmt):
-        result[...] = quantize_values(widen(x), fmt, request, start=start)
-    elif x.dtype == np.float32 and request.mode.name == "ties_to_even" and _run_fast(x, result, fmt, request):
+        result = _by_table(x, fmt, request, start)[0]
+        _replace_nan(x, result, fmt, request)
+        return result
+    if x.dtype == np.float32 and not _float32_suffices(fmt):
+        return quantize_values(widen(x), fmt, request, start=start)
+    result = np.empty(x.shape, x.dtype) if out is None else out
+    if x.dtype == np.float32 and request.mode.name == "ties_to_even" and _run_fast(x, result, fmt, request):
         pass
     else:
         from lowp.rounding._kernels import quantize_bits
@@ -131,8 +134,7 @@ def _by_table(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) 
     if isinstance(fmt, Codebook):
         random = words_like(clean, request, start) if request.mode.variant else None
         index = _thresholds.indices(clean, fmt, request.mode, random)
-        values = np.array(fmt.values)[index]
-        codes = np.array(fmt.codes)[index]
+        values, codes = np.asarray(np.array(fmt.values)[index]), np.asarray(np.array(fmt.codes)[index])
     else:
         values, codes = _wrapped(clean, fmt, request, start)
     if nan.any():
@@ -159,4 +161,4 @@ def _wrapped(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -
     n = integer_values(x, fmt, request, start)
     floor = integer_values(x, fmt, request._replace(mode=_FLOOR)) if request.overflow == "wrap_sign_magnitude" else n
     n = _wrap.apply(n, floor, fmt, request.overflow, request.saturated_bits)
-    return np.ldexp(n.astype(np.float64), -fmt.fraction_bits), n & ((1 << fmt.bits) - 1)
+    return np.asarray(np.ldexp(n.astype(np.float64), -fmt.fraction_bits)), np.asarray(n & ((1 << fmt.bits) - 1))

@@ -10,6 +10,7 @@ import torch
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.formats.block import Block
+from lowp.formats.codebook import Codebook
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import decode_codes, scalar_format
@@ -70,19 +71,24 @@ class _Quantize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
         (gradient,) = gradients
-        return (gradient if inside is None else gradient * inside, None, None, None, None, None)
+        passed = gradient if inside is None else torch.where(inside, gradient, 0)
+        return (passed, None, None, None, None, None)
 
 
 def _values(x: torch.Tensor) -> Any:
-    """Return the numbers of a tensor as a float32 or float64 NumPy array, exactly; CPU floats share memory."""
-    if x.dtype == torch.bool or x.dtype.is_complex or x.layout != torch.strided:
+    """Return the numbers of a tensor as a contiguous NumPy array, exactly; CPU float32 and float64 share memory.
+
+    Integers keep their dtype; other floats come as float32.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise ArgumentTypeError(f"x must be a torch tensor, not {type(x).__name__}; lowp.quantize takes other arrays.")
+    if x.dtype == torch.bool or x.dtype.is_complex or x.layout != torch.strided or x.is_quantized or x.is_meta:
         raise ArgumentTypeError(
-            f"x is a {x.layout} tensor of dtype {x.dtype}; allowed: dense tensors of floats or integers."
+            f"x is a {x.layout} tensor of dtype {x.dtype} on device {x.device}; allowed: dense tensors of floats or "
+            "integers that hold data."
         )
-    plain = x.detach()
-    if not plain.dtype.is_floating_point:
-        return plain.cpu().numpy()
-    if plain.dtype not in (torch.float32, torch.float64):
+    plain = x.detach().resolve_neg()
+    if plain.dtype.is_floating_point and plain.dtype not in (torch.float32, torch.float64):
         plain = plain.to(torch.float32)
     return plain.cpu().contiguous().numpy()
 
@@ -101,11 +107,20 @@ def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: 
             result = quantize_blocks(floats, fmt, request, axis, name)
         return torch.from_numpy(result).to(device=x.device, dtype=dtype)
     assert isinstance(fmt, ScalarFormat)
-    exact = torch.from_numpy(quantize_values(floats, fmt, request))
+    return _narrowed(quantize_values(floats, fmt, request), dtype, fmt).to(x.device)
+
+
+def _narrowed(values: Any, dtype: torch.dtype, fmt: Format) -> torch.Tensor:
+    """Return NumPy values as a tensor of `dtype`; the values of a codebook may be rounded to it, others must fit."""
+    exact = torch.from_numpy(values)
     narrowed = exact.to(dtype)
-    if dtype != exact.dtype and not torch.equal(torch.nan_to_num(narrowed.to(exact.dtype)), torch.nan_to_num(exact)):
+    if dtype == exact.dtype:
+        return narrowed
+    back = narrowed.to(exact.dtype)
+    same = back.isfinite() == exact.isfinite() if isinstance(fmt, Codebook) else back == exact
+    if not bool((same | (back.isnan() & exact.isnan())).all()):
         raise no_room(fmt.name, str(dtype))
-    return narrowed.to(x.device)
+    return narrowed
 
 
 def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tensor:
@@ -151,7 +166,7 @@ def encode_tensor(
         encoded = Encoded(encode_values(floats, resolved, request), resolved)
 
     def tensor(part: Any) -> Any:
-        return None if part is None else torch.from_numpy(np.ascontiguousarray(part)).to(x.device)
+        return None if part is None else torch.from_numpy(np.require(part, requirements="CW")).to(x.device)
 
     return replace(
         encoded,
@@ -164,7 +179,7 @@ def encode_tensor(
 
 def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
     """Decode an encoded tensor to `dtype`, default the dtype it had."""
-    target = dtype or encoded.dtype
+    target = encoded.dtype if dtype is None else _float_dtype(dtype)
     plain = replace(
         encoded,
         codes=as_numpy(encoded.codes),
@@ -175,7 +190,14 @@ def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
         values = decode_blocks(plain, str(target).removeprefix("torch."))
     else:
         values = decode_codes(plain.codes, scalar_format(encoded.format, "decode"))
+        return _narrowed(values, target, encoded.format).to(encoded.codes.device)
     return torch.from_numpy(np.asarray(values)).to(device=encoded.codes.device, dtype=target)
+
+
+def _float_dtype(dtype: Any) -> torch.dtype:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ArgumentTypeError(f"dtype={dtype!r} is not allowed: a floating-point torch.dtype, such as torch.float32.")
+    return dtype
 
 
 def _or_none(part: Any) -> Any:
@@ -184,5 +206,6 @@ def _or_none(part: Any) -> Any:
 
 def decode_tensor(codes: torch.Tensor, fmt: str | Format, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Decode plain codes to float64, or to `dtype`."""
-    values = decode_codes(as_numpy(codes), scalar_format(fmt, "decode"))
-    return torch.from_numpy(np.asarray(values)).to(device=codes.device, dtype=dtype or torch.float64)
+    scalar = scalar_format(fmt, "decode")
+    target = torch.float64 if dtype is None else _float_dtype(dtype)
+    return _narrowed(decode_codes(as_numpy(codes), scalar), target, scalar).to(codes.device)

@@ -9,27 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import ArgumentError
 from lowp.formats.integer import Fixed, Integer
 
 WRAPPING = ("wrap", "wrap_sign_magnitude", "saturate_symmetric")
-
-
-def check_saturated_bits(fmt: Integer | Fixed, overflow: str, saturated_bits: int) -> None:
-    """Raise ArgumentError unless the wrap mode can keep that many saturated bits."""
-    if saturated_bits and overflow not in ("wrap", "wrap_sign_magnitude"):
-        raise ArgumentError(
-            f"saturated_bits={saturated_bits!r} goes with overflow 'wrap' or 'wrap_sign_magnitude' only."
-        )
-    if not 0 <= saturated_bits <= fmt.bits:
-        raise ArgumentError(f"saturated_bits={saturated_bits!r} is out of range; allowed: 0 to {fmt.bits}.")
 
 
 def apply(
     n: NDArray[np.int64], floor: NDArray[np.int64], fmt: Integer | Fixed, overflow: str, saturated_bits: int
 ) -> NDArray[np.int64]:
     """Bring unbounded integers `n` into the range of `fmt`; `floor` holds them as they were before rounding."""
-    check_saturated_bits(fmt, overflow, saturated_bits)
     if overflow == "saturate_symmetric":
         return np.clip(n, -fmt.max_integer if fmt.signed else 0, fmt.max_integer)
     code = n & ((1 << fmt.bits) - 1)

@@ -13,11 +13,10 @@ from lowp.formats.block import Block
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import decode_codes, scalar_format
-from lowp.rounding._arrays import Source, as_source, to_caller
+from lowp.rounding._arrays import Source, as_source, is_float, to_caller
 from lowp.rounding._dispatch import is_torch
 from lowp.rounding._scalar import check_sticky, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
-from lowp.rounding.lowering import fits_float32
 from lowp.rounding.request import Request, check_format, make_request
 
 
@@ -82,13 +81,12 @@ def quantize(
         from lowp.rounding._blocks import quantize_blocks
         from lowp.rounding._fast_blocks import try_fast
 
-        result = try_fast(values, resolved, request, axis, target)
+        result = try_fast(values, resolved, request, axis, _direct(target, values))
         if result is None:
             result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
     else:
         assert isinstance(resolved, ScalarFormat)
-        direct = target if target is not None and target.dtype == values.dtype and target.flags.c_contiguous else None
-        result = quantize_values(values, resolved, request, direct)
+        result = quantize_values(values, resolved, request, _direct(target, values))
     return _returned(result, source, resolved, target, x)
 
 
@@ -162,7 +160,9 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
         Values in the shape of the codes; a Python number gives a float.
 
     Raises:
-        ArgumentError: Both or neither of an `Encoded` and a format, or a block format without its scales.
+        ArgumentError: Plain codes without a format, or an `Encoded` with another one than its own.
+        ArgumentTypeError: `dtype` is not one of those above.
+        FormatError: Plain codes of a block format, which need scales.
         RangeError: A number that is not a code of the format, or a value that `dtype` cannot hold.
 
     Example:
@@ -176,7 +176,7 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
             from lowp.rounding._torch import decode_encoded
 
             return decode_encoded(codes, dtype)
-        target = np.dtype(dtype) if dtype is not None else codes.dtype
+        target = codes.dtype if dtype is None else _float_dtype(dtype)
         if isinstance(codes.format, Block):
             from lowp.rounding._blocks import decode_blocks
 
@@ -189,12 +189,22 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
 
         return decode_tensor(codes, fmt, dtype)
     scalar = scalar_format(fmt, "decode")
-    values = _cast(decode_codes(codes, scalar), np.dtype(dtype or np.float64), scalar)
+    values = _cast(decode_codes(codes, scalar), _float_dtype(np.float64 if dtype is None else dtype), scalar)
     return float(values) if isinstance(codes, int) else values
 
 
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        target = np.dtype(dtype)
+    except TypeError:
+        target = np.dtype(object)
+    if not is_float(target):
+        raise ArgumentTypeError(f"dtype={dtype!r} is not allowed: float16, bfloat16, float32 or float64.")
+    return target
+
+
 def _cast(values: NDArray[np.float64], dtype: np.dtype[Any], fmt: Format) -> NDArray[Any]:
-    return np.asarray(to_caller(values, Source(values, dtype, False), fmt.name, False))
+    return np.asarray(to_caller(values, Source(values, dtype, False), fmt))
 
 
 def _checked(x: Any, fmt: Format, request: Request) -> Source:
@@ -232,13 +242,18 @@ def _checked_out(out: Any, source: Source) -> NDArray[Any] | None:
     return out
 
 
+def _direct(target: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any] | None:
+    """Return `target` if kernels may write into it while they read `values`: the same memory, or none of it."""
+    if target is None or target.dtype != values.dtype or not target.flags.c_contiguous:
+        return None
+    same = target.ctypes.data == values.ctypes.data
+    return target if same or not np.may_share_memory(target, values) else None
+
+
 def _returned(result: NDArray[Any], source: Source, fmt: Format, target: NDArray[Any] | None, x: Any) -> Any:
     if target is not None and result is target:
         return target
-    exact = isinstance(fmt, ScalarFormat) and source.values.dtype == source.dtype
-    if source.values.dtype == np.float32 and not isinstance(fmt, Block) and result.dtype == np.float32:
-        exact = exact or fmt.kind == "table" or not fits_float32(fmt)  # type: ignore[arg-type]
-    final = to_caller(result, source, fmt.name, exact and result.dtype == source.dtype)
+    final = to_caller(result, source, fmt)
     if target is not None:
         target[...] = final
         return target

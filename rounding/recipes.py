@@ -25,7 +25,6 @@ from lowp.rounding._layout import Layout
 from lowp.rounding._scalar import encode_values
 from lowp.rounding.request import Request, make_request
 
-
 #: What the unsigned element codes of a recipe count from: Q4_0 stores `n + 8`.
 CODE_CENTERS = {"ggml_q4_0": 8, "ggml_q5_0": 16}
 #: Recipes of systems that decode in two float32 steps: scale times tensor scale, then times the element.
@@ -104,18 +103,20 @@ def scale_values(codes: NDArray[Any], fmt: Block) -> NDArray[np.float64]:
     return np.where(codes == 255, 2.0**128, values) if fmt.recipe == "ggml_mxfp4" else values
 
 
-def _exponent_floor(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
-    return np.frexp(amax)[1] - 1
+def _exponent_floor(amax: NDArray[Any], fmt: Block) -> NDArray[Any]:
+    return np.asarray(np.frexp(amax)[1] - 1)
 
 
-def _exponent_ceil(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
+def _exponent_ceil(amax: NDArray[Any], fmt: Block) -> NDArray[Any]:
     fraction, exponent = np.frexp(amax)
-    return exponent - (fraction == 0.5)
+    return np.asarray(exponent - (fraction == 0.5))
 
 
-def _exponent_even(amax: NDArray[Any], element: ScalarFormat) -> NDArray[Any]:
+def _exponent_even(amax: NDArray[Any], fmt: Block) -> NDArray[Any]:
     fraction, exponent = np.frexp(amax)
-    return exponent - 1 + (fraction >= 1 - 2.0 ** -(element_precision(element) + 2))
+    # With a zero point the codes count from the lowest one up, and no bit is a sign.
+    precision = fmt.element.bits - 1 if fmt.zero_point else element_precision(fmt.element)
+    return np.asarray(exponent - 1 + (fraction >= 1 - 2.0 ** -(precision + 2)))
 
 
 #: Recipes of the standards: the exponent of amax, less that of max, makes the scale; or amax / max is rounded.
@@ -154,7 +155,7 @@ def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block) -> NDArray[
     bad = ~np.isfinite(amax)
     clean = np.where(bad, 0.0, amax)
     if callable(rule):
-        wanted = np.ldexp(1.0, np.clip(rule(clean, fmt.element) - exponent_of(span), -1000, 1000))
+        wanted = np.ldexp(1.0, np.clip(rule(clean, fmt) - exponent_of(span), -1000, 1000))
         wanted = np.where(clean == 0, 0.0, wanted)
         codes = encode_values(wanted, fmt.scale, scale_request("ties_to_even"))
     else:
@@ -175,7 +176,7 @@ def _asymmetric(low: NDArray[np.float64], high: NDArray[np.float64], layout: Lay
     element = fmt.element
     assert isinstance(element, Integer)
     span = float(element.max_integer - element.min_integer)
-    codes = _scale_codes(high - low, span, fmt)
+    codes = _scale_codes(_exact_steps.subtract(high, low), span, fmt)
     values = decode_codes(codes, fmt.scale)
     with np.errstate(invalid="ignore"):
         offset = np.rint(_exact_steps.divide(-low, values))

@@ -52,6 +52,11 @@ def check_format(fmt: Format, request: Request) -> None:
     element = fmt.element if isinstance(fmt, Block) else fmt
     assert isinstance(element, ScalarFormat)
     check_overflow(element, request.overflow)
+    bits = request.saturated_bits
+    if isinstance(bits, bool) or not hasattr(bits, "__index__") or not 0 <= bits <= element.bits:
+        raise ArgumentError(f"saturated_bits={bits!r} must be an integer from 0 to {element.bits}.")
+    if bits and request.overflow not in ("wrap", "wrap_sign_magnitude"):
+        raise ArgumentError(f"saturated_bits={bits!r} goes with overflow 'wrap' or 'wrap_sign_magnitude' only.")
 
 
 def no_nan(fmt: Format) -> RangeError:

@@ -114,7 +114,7 @@ def test_import_contracts_hold(copy: Path) -> None:
     [
         ("formats/spec.py", "import lowp.rounding", "rooms look down only"),
         ("rounding/__init__.py", "import lowp.hw_models", "rooms look down only"),
-        ("hw_models/__init__.py", "import lowp.study", "rooms never import the door"),
+        ("hw_models/__init__.py", "import lowp.studies", "rooms never import the door"),
         ("hw_models/__init__.py", "import torch", "formats and costs need numpy at most"),
         ("rounding/exact.py", "import numba", "the oracle shares no code with the fast path"),
         ("rounding/exact.py", "import lowp.rounding._kernels", "the oracle shares no code with the fast path"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = ("lowp.formats", "lowp.rounding", "lowp.emulation", "lowp.hw_models")
 TABLES_OF_CONTENTS = ("lowp", *ROOMS, "lowp.testing")
-MODULES = (*TABLES_OF_CONTENTS, "lowp.hw", "lowp.study", "lowp.torch")
+MODULES = (*TABLES_OF_CONTENTS, "lowp.hw", "lowp.studies", "lowp.torch")
 
 
 @pytest.fixture(params=MODULES)
@@ -69,9 +69,9 @@ def test_every_public_method_is_documented(module: ModuleType) -> None:
 
 
 def test_study_can_be_called_before_and_after_its_package_is_imported() -> None:
-    for first in ("", "import lowp.study; ", "from lowp.study import StudyResult; "):
+    for first in ("", "import lowp.studies; ", "from lowp.studies import StudyResult; "):
         check = "assert callable(lowp.study), lowp.study"
-        code = f"{first}import lowp; {check}; import lowp.study; {check}"
+        code = f"{first}import lowp; {check}; import lowp.studies; {check}"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

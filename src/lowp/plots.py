@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,8 @@ def save(figure: Figure | Axes, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise FileError(f"path={str(path)!r} cannot be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is none, the first error says enough
+            temporary.unlink()
     return target
 
 
@@ -248,12 +250,5 @@ def _legend(ax: Axes, formats: Sequence[ScalarFormat]) -> None:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], color=color, linewidth=2) for color in (NORMAL, SUBNORMAL)]
-    ax.legend(
-        marks,
-        ["normal", "subnormal"],
-        ncols=2,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        frameon=False,
-        fontsize="small",
-    )
+    labels = ["normal", "subnormal"]
+    ax.legend(marks, labels, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")

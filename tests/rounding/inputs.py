@@ -16,7 +16,7 @@ def every_half(name: str) -> np.ndarray:
 
 
 def mixed(dtype: type, count: int, fmt: ScalarFormat, seed: int = 0) -> np.ndarray:
-    """`count` numbers: a third random bits, a third of the format's size, the rest values, ties and their neighbours."""
+    """`count` numbers: a third random bits, a third of the format's size, the rest on and beside values and ties."""
     rng = np.random.default_rng(seed)
     bits = {4: np.uint32, 8: np.uint64}[np.dtype(dtype).itemsize]
     anything = rng.integers(0, np.iinfo(bits).max, count // 3, dtype=bits, endpoint=True).view(dtype)

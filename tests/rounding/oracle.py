@@ -9,11 +9,13 @@ import math
 import sys
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from lowp.formats.spec import ScalarFormat, finite_values
 from lowp.rounding import exact
+
 
 @lru_cache(maxsize=64)
 def turning_points(fmt: ScalarFormat, mode: str, overflow: str) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +29,7 @@ def _probes(fmt: ScalarFormat) -> set[float]:
     values = finite_values(fmt)
     grid = sorted({*values, *(-v for v in values), Fraction(0), *_beyond(values)})
     points = {-math.inf, math.inf, -sys.float_info.max, sys.float_info.max}
-    for lower, upper in zip(grid, grid[1:], strict=False):
+    for lower, upper in pairwise(grid):
         middle = (lower + upper) / 2
         for candidate in (lower, middle, upper):
             point = float(candidate)

@@ -1,12 +1,13 @@
 """Scale recipes of single systems: codes, scales and tensor scale as each system computes them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lowp.formats import Block, parse
-from lowp.rounding import Encoded, decode, encode, quantize
+from lowp.rounding import decode, encode, quantize
 
 NAN, INF = float("nan"), float("inf")
 TORCHAO_ONE_LEVEL = Block("float4_e2m1fn", 16, "float8_e4m3fn", recipe="nvfp4_torchao")
@@ -43,7 +44,8 @@ def test_torchao_vectors_equal(vectors):
         for got, name in ((one, "block_only"), (two, "two_level")):
             np.testing.assert_array_equal(got.scales, z[f"{case}/{name}_scales"], err_msg=case)
             np.testing.assert_array_equal(got.codes, nibbles(z[f"{case}/{name}_codes"]), err_msg=case)
-        assert one.tensor_scale is None and two.tensor_scale == z[f"{case}/tensor_scale"]
+        assert one.tensor_scale is None
+        assert two.tensor_scale == z[f"{case}/tensor_scale"]
 
 
 def test_modelopt_nvfp4_vectors_equal(vectors):
@@ -67,7 +69,7 @@ def test_modelopt_mxfp4_vectors_equal(vectors):
 
 
 def test_transformer_engine_recipe_agrees_with_fouroversix_where_both_are_defined(vectors):
-    """fouroversix differs in three known ways: -0, scales that round to 0, and no clamp for quotients of 7 and more."""
+    """Three known differences of fouroversix: -0, scales that round to 0, and no clamp for quotients of 7 and more."""
     z = vectors("fouroversix/nvfp4_static_6")
     for case in cases(z):
         x = z[f"{case}/x"]
@@ -77,46 +79,6 @@ def test_transformer_engine_recipe_agrees_with_fouroversix_where_both_are_define
         differs = got.codes != codes
         known = ((x == 0) & np.signbit(x)) | (unit == 0) | (np.abs(x) >= 6.99 * unit)
         assert not (differs & ~known).any(), case
-
-
-def ggml_parts(kind: str, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return scale codes, element codes and codes of the minima from the bytes of rows of blocks."""
-    size = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34, "mxfp4": 17}[kind]
-    blocks = raw.reshape(len(raw), -1, size)
-    head = 1 if kind == "mxfp4" else 4 if kind.endswith("1") else 2
-    scales = blocks[..., 0] if kind == "mxfp4" else blocks[..., :2].copy().view("<u2")[..., 0]
-    minima = blocks[..., 2:4].copy().view("<u2")[..., 0] if head == 4 else None
-    if kind == "q8_0":
-        return scales, blocks[..., 2:].reshape(len(raw), -1), None
-    high = np.uint8(0)
-    if kind.startswith("q5"):
-        bits = blocks[..., head : head + 4].copy().view("<u4")
-        high = (bits >> np.arange(32, dtype=np.uint32) & 1).astype(np.uint8) << 4
-        head += 4
-    low = np.concatenate([blocks[..., head:] & 15, blocks[..., head:] >> 4], axis=-1)
-    return scales, (low | high).reshape(len(raw), -1), minima
-
-
-@pytest.mark.parametrize("kind", GGML)
-def test_ggml_vectors_equal(vectors, kind):
-    z = vectors(f"ggml/{kind}")
-    scales, codes, minima = ggml_parts(kind, z["blocks"])
-    got = encode(z["x"], f"ggml_{kind}")
-    np.testing.assert_array_equal(got.scales, scales)
-    np.testing.assert_array_equal(got.codes, codes)
-    assert (got.zero_points is None) == (minima is None)
-    if minima is not None:
-        np.testing.assert_array_equal(got.zero_points, minima)
-    assert same_bits(decode(got), z["dequant"])
-    assert same_bits(quantize(z["x"], f"ggml_{kind}"), z["dequant"])
-
-
-@pytest.mark.parametrize("kind", GGML)
-def test_ggml_decodes_random_bytes_as_the_original(vectors, kind):
-    z = vectors(f"ggml/{kind}")
-    scales, codes, minima = ggml_parts(kind, z["random_blocks"])
-    encoded = Encoded(codes, parse(f"ggml_{kind}"), scales, minima, dtype=np.dtype(np.float32))
-    assert same_bits(decode(encoded), z["random_dequant"])
 
 
 def hard_inputs() -> dict[str, np.ndarray]:
@@ -153,24 +115,39 @@ def test_quantize_is_decode_of_encode(fmt, kind):
 
 @pytest.mark.parametrize("fmt", ALL, ids=str)
 def test_element_policy_keeps_nonfinite_elements_out_of_the_scale(fmt):
-    from dataclasses import replace
-
     x = hard_inputs()["normal"][:1, :32].copy()
     policy = replace(parse(fmt), nonfinite="element")
     x[0, 3] = 0
     clean = encode(x, policy)
     x[0, 3] = NAN
     got = encode(x, policy, nan="max")
-    assert np.array_equal(got.scales, clean.scales) and got.tensor_scale == clean.tensor_scale
+    assert np.array_equal(got.scales, clean.scales)
+    assert got.tensor_scale == clean.tensor_scale
     assert np.array_equal(np.delete(got.codes, 3), np.delete(clean.codes, 3))
     values = quantize(x, policy)
-    assert np.isnan(values[0, 3]) and np.isfinite(np.delete(values, 3)).all()
+    assert np.isnan(values[0, 3])
+    assert np.isfinite(np.delete(values, 3)).all()
+
+
+@pytest.mark.parametrize("fmt", ALL, ids=str)
+def test_element_policy_saturates_infinity_and_accepts_zeros(fmt):
+    policy = replace(parse(fmt), nonfinite="element")
+    x = hard_inputs()["normal"][0, :32].copy()
+    x[[3, 20]] = INF, -INF
+    got, values = encode(x, policy), quantize(x, policy)
+    assert same_bits(values, decode(got))
+    assert np.isfinite(values).all()
+    assert values[3] == values[:16].max()
+    assert values[20] == values[16:].min()
+    assert encode(np.zeros(32, np.float32), policy).codes.shape == (32,)
 
 
 @pytest.mark.parametrize("fmt", ALL, ids=str)
 def test_empty_arrays_have_no_blocks(fmt):
     got = encode(np.zeros((0, 32), np.float32), fmt)
-    assert got.codes.shape == (0, 32) and got.scales.size == 0 and decode(got).shape == (0, 32)
+    assert got.codes.shape == (0, 32)
+    assert got.scales.size == 0
+    assert decode(got).shape == (0, 32)
 
 
 @pytest.mark.parametrize("mode", ["stochastic", "toward_zero", "ties_to_away"])
@@ -203,33 +180,40 @@ class TestTransformerEngine:
 
     def test_zero_blocks_have_scale_zero_and_keep_the_sign_of_zeros(self):
         got = encode(float32(*[0.0] * 8, *[-0.0] * 8), "nvfp4_te")
-        assert got.scales.tolist() == [0] and got.tensor_scale == 1.0
+        assert got.scales.tolist() == [0]
+        assert got.tensor_scale == 1.0
         assert got.codes.tolist() == [0] * 8 + [8] * 8
 
     def test_a_block_too_small_for_a_scale_gets_scale_zero_and_the_largest_codes(self):
         x = np.zeros((2, 16), np.float32)
         x[0, 0], x[1, :2] = 1, (1e-7, -1e-7)
         got = encode(x, "nvfp4_te")
-        assert got.scales.tolist() == [[126], [0]] and got.codes[1].tolist() == [7, 15] + [0] * 14
+        assert got.scales.tolist() == [[126], [0]]
+        assert got.codes[1].tolist() == [7, 15] + [0] * 14
         assert np.all(quantize(x, "nvfp4_te")[1] == 0)
 
     def test_subnormal_tensor_uses_the_largest_encode_scale(self):
         got = encode(np.full(16, 1e-40, np.float32), "nvfp4_te")
-        assert got.tensor_scale == 2.0**-128 and got.scales.tolist() == [3]
+        assert got.tensor_scale == 2.0**-128
+        assert got.scales.tolist() == [3]
 
     def test_nan_is_passed_over_and_becomes_six(self):
         x = np.full(16, 0.5, np.float32)
         x[3] = NAN
         got, clean = encode(x, "nvfp4_te"), encode(np.full(16, 0.5, np.float32), "nvfp4_te")
-        assert got.scales.tolist() == clean.scales.tolist() and got.tensor_scale == clean.tensor_scale
-        assert got.codes.tolist() == [7] * 16 and np.isfinite(decode(got)).all()
+        assert got.scales.tolist() == clean.scales.tolist()
+        assert got.tensor_scale == clean.tensor_scale
+        assert got.codes.tolist() == [7] * 16
+        assert np.isfinite(decode(got)).all()
 
     def test_infinity_makes_the_tensor_scale_one_and_its_block_scale_the_largest(self):
         x = np.full(32, 1.0, np.float32)
         x[:2] = INF, -INF
         got = encode(x, "nvfp4_te")
-        assert got.tensor_scale == 1.0 and got.scales.tolist() == [126, 35]
-        assert got.codes[:3].tolist() == [7, 15, 0] and set(got.codes[16:].tolist()) == {7}
+        assert got.tensor_scale == 1.0
+        assert got.scales.tolist() == [126, 35]
+        assert got.codes[:3].tolist() == [7, 15, 0]
+        assert set(got.codes[16:].tolist()) == {7}
 
     def test_two_dimensional_blocks_share_a_scale(self):
         tile = Block("float4_e2m1fn", (16, 16), "float8_e4m3fn", "float32", recipe="nvfp4_te")
@@ -242,38 +226,47 @@ class TestTransformerEngine:
 class TestTorchao:
     def test_zero_blocks_have_the_smallest_normal_scale(self):
         got = encode(float32(*[0.0] * 8, *[-0.0] * 8), TORCHAO_ONE_LEVEL)
-        assert got.scales.tolist() == [8] and got.codes.tolist() == [0] * 8 + [8] * 8
+        assert got.scales.tolist() == [8]
+        assert got.codes.tolist() == [0] * 8 + [8] * 8
 
     def test_an_all_zero_tensor_divides_zero_by_zero(self):
         got = encode(np.zeros(16, np.float32), "nvfp4_torchao")
-        assert got.tensor_scale == 0 and got.scales.tolist() == [0xFF] and got.codes.tolist() == [12] * 16
+        assert got.tensor_scale == 0
+        assert got.scales.tolist() == [0xFF]
+        assert got.codes.tolist() == [12] * 16
 
     def test_a_tensor_scale_that_underflows_divides_by_zero(self):
         x = np.full(32, 1e-42, np.float32)
         x[0], x[16:] = 0, 0
         got = encode(x, "nvfp4_torchao")
-        assert got.tensor_scale == 0 and got.scales.tolist() == [126, 0xFF]
+        assert got.tensor_scale == 0
+        assert got.scales.tolist() == [126, 0xFF]
         assert got.codes.tolist() == [11] + [7] * 15 + [12] * 16
 
     def test_nan_without_tensor_scale_stays_in_its_block(self):
         x = np.linspace(-2, 2, 32).astype(np.float32)
         x[3] = NAN
         got = encode(x, TORCHAO_ONE_LEVEL)
-        assert got.scales.tolist() == [0x7F, 43] and got.codes[:16].tolist() == [4] * 16
+        assert got.scales.tolist() == [0x7F, 43]
+        assert got.codes[:16].tolist() == [4] * 16
         assert got.codes[16:].tolist() == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7]
 
     def test_nan_with_tensor_scale_reaches_every_block(self):
         x = np.linspace(-2, 2, 32).astype(np.float32)
         x[3] = NAN
         got = encode(x, "nvfp4_torchao")
-        assert np.isnan(got.tensor_scale) and got.scales.tolist() == [0x7F, 0xFF] and set(got.codes.tolist()) == {12}
+        assert np.isnan(got.tensor_scale)
+        assert got.scales.tolist() == [0x7F, 0xFF]
+        assert set(got.codes.tolist()) == {12}
 
     def test_infinity_takes_the_largest_scale_alone_and_nan_with_a_tensor_scale(self):
         x = np.linspace(-2, 2, 32).astype(np.float32)
         x[3], x[4] = INF, -0.0
         one, two = encode(x, TORCHAO_ONE_LEVEL), encode(x, "nvfp4_torchao")
-        assert one.scales.tolist() == [126, 43] and one.codes[:16].tolist() == [8, 8, 8, 7] + [8] * 12
-        assert two.tensor_scale == INF and two.scales.tolist() == [0xFF, 8]
+        assert one.scales.tolist() == [126, 43]
+        assert one.codes[:16].tolist() == [8, 8, 8, 7] + [8] * 12
+        assert two.tensor_scale == INF
+        assert two.scales.tolist() == [0xFF, 8]
         assert two.codes.tolist() == [12] * 16 + [0] * 16
 
     def test_elements_are_multiplied_by_a_reciprocal(self):
@@ -290,33 +283,40 @@ class TestModelOpt:
         x = np.zeros((2, 16), np.float32)
         x[0], x[1, 0] = 1, -0.0
         got = encode(x, "nvfp4_modelopt")
-        assert decode(got.scales, "float8_e4m3fn").tolist() == [[448.0], [1.0]] and got.codes[1].tolist() == [0] * 16
+        assert decode(got.scales, "float8_e4m3fn").tolist() == [[448.0], [1.0]]
+        assert got.codes[1].tolist() == [0] * 16
 
     def test_an_all_zero_tensor_has_nan_scales_and_codes_seven(self):
         got = encode(np.zeros(16, np.float32), "nvfp4_modelopt")
-        assert got.tensor_scale == 0 and got.scales.tolist() == [0xFF] and got.codes.tolist() == [7] * 16
+        assert got.tensor_scale == 0
+        assert got.scales.tolist() == [0xFF]
+        assert got.codes.tolist() == [7] * 16
 
     def test_a_scale_that_rounds_to_zero_divides_by_zero(self):
         x = np.zeros((2, 16), np.float32)
         x[0, 0], x[1, :2] = 1, (1e-7, -1e-7)
         got = encode(x, "nvfp4_modelopt")
-        assert got.scales.tolist() == [[126], [0]] and got.codes[1].tolist() == [7, 15] + [7] * 14
+        assert got.scales.tolist() == [[126], [0]]
+        assert got.codes[1].tolist() == [7, 15] + [7] * 14
 
     def test_nan_makes_every_scale_nan_and_infinity_leaves_zeros_elsewhere(self):
         x = np.linspace(-2, 2, 32).astype(np.float32)
         x[3] = NAN
         got = encode(x, "nvfp4_modelopt")
-        assert got.scales.tolist() == [0x7F, 0x7F] and got.codes.tolist() == [7] * 32
+        assert got.scales.tolist() == [0x7F, 0x7F]
+        assert got.codes.tolist() == [7] * 32
         x[3] = INF
         got = encode(x, "nvfp4_modelopt")
-        assert got.tensor_scale == INF and got.scales.tolist() == [0xFF, 56]
+        assert got.tensor_scale == INF
+        assert got.scales.tolist() == [0xFF, 56]
         assert got.codes.tolist() == [7] * 16 + [0] * 16
 
     def test_mxfp4_rounds_ties_toward_zero_and_zeros_are_negative(self):
         x = np.zeros(32, np.float32)
         x[:9] = 6, 5, 3.5, 2.5, 1.75, 1.25, 0.75, 0.25, -0.25
         got = encode(x, "mxfp4_modelopt")
-        assert got.scales.tolist() == [127] and got.codes.tolist() == [7, 6, 5, 4, 3, 2, 1, 0, 8] + [8] * 23
+        assert got.scales.tolist() == [127]
+        assert got.codes.tolist() == [7, 6, 5, 4, 3, 2, 1, 0, 8] + [8] * 23
 
     def test_mxfp4_logarithm_rounds_just_above_a_power_of_two_down(self):
         """Exactly amax / 6 = 1024 * (1 + 2^-23) needs 2^11; its float32 logarithm is 10."""
@@ -330,64 +330,8 @@ class TestModelOpt:
         x = np.ones(32, np.float32) * (value == value and abs(value) == INF)
         x[0] = value
         got = encode(x, "mxfp4_modelopt")
-        assert got.scales.tolist() == [0] and set(got.codes.tolist()) == {8}
-
-
-class TestGgml:
-    def test_q4_0_extreme_is_minus_eight_and_ties_go_up(self):
-        x = np.zeros(32, np.float32)
-        x[:4] = 8, 0.5, -0.5, -8
-        got = encode(x, "ggml_q4_0")
-        assert got.scales.tolist() == [0xBC00] and got.codes[:5].tolist() == [0, 8, 9, 15, 8]
-        assert decode(got)[:5].tolist() == [8.0, 0.0, -1.0, -7.0, 0.0]
-
-    def test_q4_1_counts_from_the_minimum(self):
-        x = np.linspace(1, 4, 32).astype(np.float32)
-        got = encode(x, "ggml_q4_1")
-        assert got.scales.tolist() == [np.float16(0.2).view(np.uint16)] and got.zero_points.tolist() == [0x3C00]
-        assert got.codes[[0, 31]].tolist() == [0, 15] and decode(got)[0] == 1.0
-        assert got.nbytes == 16 + 2 + 2
-
-    def test_zero_blocks(self):
-        zeros = np.zeros(32, np.float32)
-        assert encode(zeros, "ggml_q4_0").scales.tolist() == [0x8000]
-        assert encode(zeros, "ggml_q5_0").codes.tolist() == [16] * 32
-        assert encode(zeros, "ggml_q5_1").zero_points.tolist() == [0]
-        assert encode(-zeros, "ggml_q5_1").zero_points.tolist() == [0x8000]
-        assert encode(zeros, "ggml_q8_0").codes.tolist() == [0] * 32
-        assert encode(zeros, "ggml_mxfp4").scales.tolist() == [0]
-
-    def test_scales_past_float16_are_infinite_while_codes_are_not(self):
-        got = encode(np.full(32, 1e6, np.float32), "ggml_q4_0")
-        assert got.scales.tolist() == [0xFC00] and got.codes.tolist() == [0] * 32
-        assert decode(got).tolist() == [INF] * 32
-
-    def test_nan_is_passed_over(self):
-        x = np.ones(32, np.float32)
-        x[0] = NAN
-        assert encode(x, "ggml_q4_0").codes.tolist() == [0] + [0] * 31
-        assert encode(x, "ggml_q4_1").zero_points.tolist() == [0x3C00]
-        assert encode(x, "ggml_mxfp4").codes.tolist() == [0] + [6] * 31
-        assert encode(x, "ggml_q8_0").codes.tolist() == [0] + [127] * 31
-
-    def test_q8_0_forgets_the_largest_magnitude_before_a_nan(self):
-        x = np.ones(32, np.float32)
-        x[0], x[1] = 4, NAN
-        got = encode(x, "ggml_q8_0")
-        assert got.scales.tolist() == [np.float16(1 / 127).view(np.uint16)] and got.codes[:3].tolist() == [508 % 256, 0, 127]
-        x[31] = NAN
-        assert encode(x, "ggml_q8_0").scales.tolist() == [0x7E00]
-
-    def test_mxfp4_ties_go_to_the_lower_magnitude_and_zero_has_no_sign(self):
-        x = np.zeros(32, np.float32)
-        x[:9] = 6, 5, 3.5, 2.5, 1.75, 1.25, 0.75, 0.25, -0.25
-        got = encode(x, "ggml_mxfp4")
-        assert got.scales.tolist() == [127] and got.codes.tolist() == [7, 6, 5, 4, 3, 2, 1] + [0] * 25
-
-    def test_mxfp4_exponents_below_zero_wrap_and_flush_the_block(self):
-        got = encode(np.full(32, 2.0**-126, np.float32), "ggml_mxfp4")
-        assert got.scales.tolist() == [255] and got.codes.tolist() == [0] * 32 and decode(got).tolist() == [0.0] * 32
-        assert encode(np.full(32, INF, np.float32), "ggml_mxfp4").scales.tolist() == [0]
+        assert got.scales.tolist() == [0]
+        assert set(got.codes.tolist()) == {8}
 
 
 def test_float64_input_is_rounded_to_float32_first():
@@ -401,4 +345,5 @@ def test_bfloat16_input_counts_by_value():
     x = hard_inputs()["normal"].astype(ml_dtypes.bfloat16)
     for fmt in ALL:
         got, wide = encode(x, fmt), encode(x.astype(np.float32), fmt)
-        assert np.array_equal(got.codes, wide.codes) and np.array_equal(got.scales, wide.scales)
+        assert np.array_equal(got.codes, wide.codes)
+        assert np.array_equal(got.scales, wide.scales)

@@ -14,8 +14,8 @@ from lowp._errors import ArgumentError, unknown_name
 from lowp.cli.output import JsonFlag, name_list, print_json, print_table
 from lowp.cli.tensors import Tensor, read_tensors
 from lowp.formats import Format, parse
-from lowp.study.costs import storage_bits
-from lowp.study.metrics import decibels
+from lowp.studies.costs import storage_bits
+from lowp.studies.metrics import decibels
 
 DEFAULT_FORMATS = "bfloat16,float8_e4m3fn,mxfp8,int8_row,mxfp6,nvfp4,mxfp4,int4_g128"
 ALL = "all tensors"
@@ -45,9 +45,7 @@ SORTS: dict[str, Callable[[Line], Any] | None] = {
 def compare(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors, .npy or .npz file.")],
     formats: Annotated[str, typer.Option(help="Names with commas between.")] = DEFAULT_FORMATS,
-    sort: Annotated[
-        str, typer.Option(help="Order of the lines: file, name, sqnr or error (worst first), bits.")
-    ] = "file",
+    sort: Annotated[str, typer.Option(help="Order: file, name, sqnr or error (worst first), bits.")] = "file",
     json: JsonFlag = False,
 ) -> None:
     """Compare formats on every floating-point tensor of a file; blocks and rows lie along the last axis.
@@ -103,7 +101,7 @@ class _Sums:
 def _measure(tensors: Sequence[Tensor], formats: dict[str, Format]) -> tuple[list[Line], list[Line]]:
     lines, totals = [], {name: _Sums() for name in formats}
     for tensor in _with_progress(tensors):
-        data = tensor.load()
+        data = np.atleast_1d(tensor.load())
         x = data.reshape(data.shape[0], -1) if data.ndim > 2 else data
         for name, fmt in formats.items():
             sums = _Sums()
@@ -117,14 +115,14 @@ def _errors(x: np.ndarray, fmt: Format) -> tuple[int, int, float, float, float]:
     """Return values, bits, energy of signal and noise, and the largest relative error."""
     from lowp import quantize
 
-    rows, columns = (x.size // x.shape[-1], x.shape[-1]) if x.ndim else (1, 1)
+    columns = x.shape[-1]
     exact = np.asarray(x, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         noise = np.asarray(quantize(x, fmt), dtype=np.float64) - exact
         nonzero = exact != 0
         relative = np.abs(noise[nonzero] / exact[nonzero])
         sums = float(np.sum(exact * exact)), float(np.sum(noise * noise))
-    return x.size, storage_bits(fmt, rows, columns), *sums, float(relative.max(initial=0.0))
+    return x.size, storage_bits(fmt, x.size // columns, columns), *sums, float(relative.max(initial=0.0))
 
 
 def _with_progress(tensors: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lowp._errors import ArgumentError
-from lowp.study.store import to_json
+from lowp.studies.store import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,7 +15,8 @@ from lowp.formats import ScalarFormat, parse
 from lowp.formats.spec import Meaning
 from lowp.formats.text import code_bits, code_hex, decimal, hex_float, meaning_text
 from lowp.rounding import exact
-from lowp.rounding.modes import overflow_mode, rounding as rounding_mode
+from lowp.rounding.modes import overflow_mode
+from lowp.rounding.modes import rounding as rounding_mode
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,11 @@ class Rounded:
 def round_value(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="0.1, -1e-3, 1/3, 0x1.8p-3, inf, nan; read exactly.")],
     name: Annotated[str, typer.Argument(metavar="FORMAT", help="A format that is not a block format.")],
-    rounding: Annotated[
-        str, typer.Option(help="Rounding mode, e.g. ties_to_away, toward_zero, stochastic_a.")
-    ] = "ties_to_even",
-    overflow: Annotated[
-        str, typer.Option(help="Overflow mode: saturate, propagate, infinity_or_nan, wrap, ...")
-    ] = "saturate",
+    rounding: Annotated[str, typer.Option(help="Mode, such as ties_to_away, toward_zero.")] = "ties_to_even",
+    overflow: Annotated[str, typer.Option(help="Mode, such as infinity_or_nan, wrap.")] = "saturate",
     random: Annotated[int | None, typer.Option(help="The random 32-bit word of a stochastic mode.")] = None,
     random_bits: Annotated[int | None, typer.Option(help="How many of its top bits count; default 32.")] = None,
+    nan: Annotated[str, typer.Option(help="What NaN becomes in a format without NaN: error, zero, max.")] = "error",
     json: JsonFlag = False,
 ) -> None:
     """Round a number exactly: code, bits, neighbours and error."""
@@ -50,16 +48,25 @@ def round_value(
     if not isinstance(fmt, ScalarFormat):
         raise FormatError(f"format={name!r} is a block format; one number alone has no block. Round into its element.")
     modes = rounding_mode(rounding, random_bits).name, overflow_mode(overflow)
-    rounded = round_exactly(read_number(value), fmt, *modes, random=random, random_bits=random_bits)
+    rounded = round_exactly(read_number(value), fmt, *modes, random=random, random_bits=random_bits, nan=nan)
     if json:
         print_json(_as_data(value, fmt, modes, rounded))
     else:
         print(_as_text(value, fmt, modes, rounded))
 
 
-def round_exactly(value: Meaning, fmt: ScalarFormat, rounding: str, overflow: str, **random: int | None) -> Rounded:
+def round_exactly(
+    value: Meaning,
+    fmt: ScalarFormat,
+    rounding: str,
+    overflow: str,
+    *,
+    random: int | None = None,
+    random_bits: int | None = None,
+    nan: str = "error",
+) -> Rounded:
     """Return the code of `value`, its neighbours and the exact errors; arguments as `lowp.exact.encode`."""
-    code = exact.encode(value, fmt, rounding, overflow, **random)
+    code = exact.encode(value, fmt, rounding, overflow, random=random, random_bits=random_bits, nan=nan)
     result = exact.decode(code, fmt)
     below, above = (None, None) if value == "nan" else exact.neighbours(value, fmt)
     number, answer = _number(value), _number(result)
@@ -80,7 +87,8 @@ def _ulp(fmt: ScalarFormat, below: Fraction | None, above: Fraction | None) -> F
     if below is None or above is None:
         end = Fraction(fmt.min) + inside if below is None else below - inside
         below, above = exact.neighbours(end, fmt)
-    assert below is not None and above is not None
+    assert below is not None
+    assert above is not None
     return above - below
 
 

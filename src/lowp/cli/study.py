@@ -8,34 +8,32 @@ from typing import Annotated
 import typer
 
 from lowp.cli.output import JsonFlag, name_list, print_table
-from lowp.study.costs import BATCH_ROWS
+from lowp.studies.costs import BATCH_ROWS
 
 
 def study(
     model: Annotated[
         Path | None,
-        typer.Option(help="A safetensors file; default the demo, a sentence-embedding model with its task."),
+        typer.Option(help="A safetensors file; default the demo, a sentence-embedding model."),
     ] = None,
     formats: Annotated[
         str | None,
-        typer.Option(
-            help="Names with commas between; WEIGHTS:ACTIVATIONS for a pair. Default: a list of all families."
-        ),
+        typer.Option(help="Names with commas between, WEIGHTS:ACTIVATIONS for a pair; default some of all families."),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(help="Names with commas between, or none. Default: h100,h200,b200.")
+        str | None, typer.Option(help="Names with commas between, or none; default h100,h200,b200.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the tables, plots and report.")] = Path("study"),
     mode: Annotated[
         str | None,
-        typer.Option(help="weights, weights+activations, or both with a comma. Default: all that is possible."),
+        typer.Option(help="weights, weights+activations, or both with a comma; default all possible."),
     ] = None,
     batch_rows: Annotated[int, typer.Option(help="Rows of activations in the predicted products.")] = BATCH_ROWS,
     resume: Annotated[bool, typer.Option(help="Keep what an earlier run finished in the folder.")] = True,
     json: JsonFlag = False,
 ) -> None:
     """Run a model in many formats, and predict what each costs on hardware."""
-    from lowp.study import study as run
+    from lowp.studies import study as run
 
     result = run(
         model,

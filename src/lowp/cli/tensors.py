@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +99,13 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...], start: int) -> Calla
 
 def _numpy(path: Path) -> Iterator[Tensor | Skipped]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise FileError(f"file={str(path)!r} is not a whole {path.suffix[1:]} file ({error}).") from error
-    except Exception as error:
-        if type(error).__name__ != "BadZipFile":
-            raise
-        raise FileError(f"file={str(path)!r} is not a whole npz file ({error}).") from error
     for name, array in arrays.items():
         if array.dtype.name not in ("float16", "float32", "float64") or not array.size:
             yield Skipped(name, array.dtype.name if array.size else "empty")
         else:
-            yield Tensor(name, array.shape, array.dtype.name, lambda array=array: array)
+            yield Tensor(name, array.shape, array.dtype.name, partial(np.asarray, array))

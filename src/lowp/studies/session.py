@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError
-from lowp.study.cases import (
+from lowp.studies.cases import (
     BOTH,
     MODES,
     UNQUANTIZED,
@@ -24,12 +24,12 @@ from lowp.study.cases import (
     read_cases,
     read_modes,
 )
-from lowp.study.costs import Cost, predict, products
-from lowp.study.data import data_digest, read_inputs
-from lowp.study.models import Weights, file_weights, module_weights
-from lowp.study.results import LayerError, Row, StudyResult
-from lowp.study.runner import REFERENCE, Program, Runner
-from lowp.study.store import State, prepare_folder
+from lowp.studies.costs import Cost, predict, products
+from lowp.studies.data import data_digest, read_inputs
+from lowp.studies.models import Weights, file_weights, module_weights
+from lowp.studies.results import LayerError, Row, StudyResult
+from lowp.studies.runner import REFERENCE, Program, Runner
+from lowp.studies.store import State, prepare_folder
 
 PACKAGES = ("lowp", "numpy", "numba", "torch", "transformers", "sentence-transformers", "safetensors")
 
@@ -109,7 +109,7 @@ def _target(request: Request) -> tuple[Weights, Program | None, dict[str, Any]]:
     if request.model is None:
         if request.data is not None or request.evaluate is not None:
             raise ArgumentError("data and evaluate belong to a model of your own; with model=None the demo's are used.")
-        from lowp.study.demo import MODEL_NAME, SCORE_NAME, demo
+        from lowp.studies.demo import MODEL_NAME, SCORE_NAME, demo
 
         module, inputs, evaluate, text = demo()
         program = Program(module, inputs, evaluate, data_digest(inputs, evaluate))
@@ -211,7 +211,7 @@ class _Writer:
 
     def finish(self) -> StudyResult:
         """Write everything, plots and report included."""
-        from lowp.study.report import write_report
+        from lowp.studies.report import write_report
 
         self.write_tables(complete=True)
         result = self.result(complete=True)

@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lowp.study.cases import DEFAULT_CASES, DEFAULT_DEVICES, MODES, Case
-from lowp.study.costs import BATCH_ROWS
-from lowp.study.results import LayerError, Row, StudyResult
+from lowp.studies.cases import DEFAULT_CASES, DEFAULT_DEVICES, MODES, Case
+from lowp.studies.costs import BATCH_ROWS
+from lowp.studies.results import LayerError, Row, StudyResult
 
 __all__ = ["DEFAULT_CASES", "DEFAULT_DEVICES", "MODES", "Case", "LayerError", "Row", "StudyResult", "study"]
 
@@ -75,7 +75,7 @@ def study(
         ArgumentError: A mode or device is not known, or there is nothing to quantize.
         ArgumentTypeError: An argument is of the wrong kind.
     """
-    from lowp.study.session import Request, run_study
+    from lowp.studies.session import Request, run_study
 
     return run_study(
         Request(

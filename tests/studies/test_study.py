@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lowp import ArgumentError, ArgumentTypeError, FileError, FormatError, PrecisionWarning
-from lowp.study import DEFAULT_CASES, Case, StudyResult, study
-from lowp.study.columns import all_columns
+from lowp.studies import DEFAULT_CASES, Case, StudyResult, study
+from lowp.studies.columns import all_columns
 
 torch = pytest.importorskip("torch")
 FORMATS = ["float8_e4m3fn", "int8_row", "mxfp4"]
@@ -34,7 +34,7 @@ def run(model: Any, inputs: Any, engine: Any, hardware: Any, tmp_path: Path) -> 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out plots and report, which take most of the time."""
-    monkeypatch.setattr("lowp.study.report.write_report", lambda result: None)
+    monkeypatch.setattr("lowp.studies.report.write_report", lambda result: None)
 
 
 def mean_of_outputs(outputs: list[Any]) -> Any:
@@ -89,6 +89,7 @@ def test_csv_and_json_say_the_same(run: Any, tmp_path: Path) -> None:
     assert [c["name"] for c in document["columns"]] == list(from_csv[0])
     assert len(from_csv) == len(document["rows"]) == len(result.rows) == 7
     for line, record in zip(from_csv, document["rows"], strict=True):
+        assert record.pop("sources") == {"toy": "a stub; no source"}
         for name, value in record.items():
             assert line[name] == ("" if value is None else str(value))
     assert {"toy_time_s", "toy_time_s_low", "toy_energy_j_high", "score_low"} <= set(from_csv[0])
@@ -243,7 +244,7 @@ def test_a_cost_that_cannot_be_predicted_is_a_note(run: Any) -> None:
 
 
 def test_the_default_covers_every_family_and_parses(engine: Any) -> None:
-    from lowp.study.cases import family, read_cases
+    from lowp.studies.cases import family, read_cases
 
     jobs = read_cases(None, engine)
     assert len(jobs) == len(DEFAULT_CASES) >= 16

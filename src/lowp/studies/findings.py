@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lowp.study.cases import BOTH, WEIGHTS
-from lowp.study.tables import label, number, span
+from lowp.studies.cases import BOTH, WEIGHTS
+from lowp.studies.tables import label, number, span
 
 if TYPE_CHECKING:
-    from lowp.study.results import Row, StudyResult
+    from lowp.studies.results import Row, StudyResult
 
 MODE_WORDS = {WEIGHTS: "weights alone", BOTH: "weights and activations"}
 

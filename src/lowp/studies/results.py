@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, unknown_name
-from lowp.study.columns import all_columns
-from lowp.study.costs import Cost
-from lowp.study.metrics import Interval
-from lowp.study.store import to_json, write_atomically
+from lowp.studies.columns import all_columns
+from lowp.studies.costs import Cost
+from lowp.studies.metrics import Interval
+from lowp.studies.store import to_json, write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One format in one mode; `lowp.study.columns` says what each field means. None: not measured."""
+    """One format in one mode; `lowp.studies.columns` says what each field means. None: not measured."""
 
     weights: str
     activations: str
@@ -138,16 +138,20 @@ class StudyResult:
         return _csv([vars(error) for error in self.layers], [f.name for f in fields(LayerError)], path)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return everything as JSON with the meaning of each column, and write it to `path` if given."""
+        """Return everything as JSON, columns and sources explained, and write it to `path` if given."""
         columns = [vars(column) for column in all_columns(self.devices)]
-        text = to_json({"about": self.about, "complete": self.complete, "columns": columns, "rows": self.records()}, 1)
+        rows = [
+            record | {"sources": {device: cost.provenance for device, cost in row.costs.items()}}
+            for record, row in zip(self.records(), self.rows, strict=True)
+        ]
+        text = to_json({"about": self.about, "complete": self.complete, "columns": columns, "rows": rows}, 1)
         if path is not None:
             write_atomically(Path(path), text + "\n")
         return text
 
     def rich_tables(self) -> list[Table]:
         """Return the tables for a terminal: accuracy, then time and energy."""
-        from lowp.study.tables import accuracy_table, cost_table
+        from lowp.studies.tables import accuracy_table, cost_table
 
         costs = [cost_table(self, "time", "ms"), cost_table(self, "energy", "mJ")] if self.devices else []
         return [accuracy_table(self), *costs]

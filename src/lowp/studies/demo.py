@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lowp.study.models import load_demo_encoder
-from lowp.study.retrieval import RetrievalTask, pydoc_task, reciprocal_ranks
+from lowp.studies.models import load_demo_encoder
+from lowp.studies.retrieval import RetrievalTask, pydoc_task, reciprocal_ranks
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from lowp.study.tables import label
+from lowp.studies.tables import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowp.study.results import LayerError, Row, StudyResult
+    from lowp.studies.results import LayerError, Row, StudyResult
 
 P = ParamSpec("P")
 

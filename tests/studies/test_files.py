@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lowp import ArgumentError, FileError
-from lowp.study import study
-from lowp.study.models import file_weights
+from lowp.studies import study
+from lowp.studies.models import file_weights
 
 torch = pytest.importorskip("torch")
 save_file = pytest.importorskip("safetensors.torch").save_file

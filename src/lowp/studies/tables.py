@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowp.study.metrics import Interval
+from lowp.studies.metrics import Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lowp.study.results import Row, StudyResult
+    from lowp.studies.results import Row, StudyResult
 
 
 def number(value: float | None, digits: int, missing: str = "–") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowp.study.retrieval import MIN_DOCUMENT_WORDS, MIN_QUERY_WORDS, pydoc_task, reciprocal_ranks
+from lowp.studies.retrieval import MIN_DOCUMENT_WORDS, MIN_QUERY_WORDS, pydoc_task, reciprocal_ranks
 
 LONG = "It tells a long story about many small things that happen one after the other. " * 3
 

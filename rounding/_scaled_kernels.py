@@ -1,0 +1,134 @@
+"""Blocks of float32 that lie one after the other: their extremes, and their elements divided, rounded, multiplied back.
+
+A float32 divided by a scale of at most 24 bits either equals a number of at most 24 bits or misses it by more than
+2^-50 of its size, so rounding the float64 quotient is rounding the exact one (`serves` checks the widths).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from lowp.formats.block import Block
+from lowp.formats.codebook import Codebook
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import ScalarFormat
+from lowp.rounding._thresholds import lower_table
+from lowp.rounding.modes import Rounding
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+_inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
+
+
+def significant_bits(fmt: ScalarFormat) -> int:
+    """Return how many significant bits the values of an arithmetic format have at most."""
+    if isinstance(fmt, Float):
+        return fmt.mantissa_bits + 1
+    assert isinstance(fmt, Integer | Fixed)
+    return fmt.bits
+
+
+def serves(fmt: Block, mode: Rounding, overflow: str) -> bool:
+    """Whether the kernels here round the elements of `fmt` exactly, for float32 inputs."""
+    if mode.name != "ties_to_even" or overflow != "saturate":
+        return False
+    element = fmt.element
+    if isinstance(element, Codebook):
+        return len(element.values) <= 16 and not fmt.zero_point
+    if not isinstance(element, Float | Integer | Fixed) or not isinstance(fmt.scale, Float):
+        return False
+    if isinstance(element, Float) and not (
+        element.subnormals and element.mantissa_bits >= 1 and abs(element.emin) < 200
+    ):
+        return False
+    tensor = significant_bits(fmt.tensor_scale) if fmt.tensor_scale else 0
+    bits = significant_bits(element)
+    return bits <= 16 and significant_bits(fmt.scale) <= 24 and bits + 1 + significant_bits(fmt.scale) + tensor <= 53
+
+
+def element_plan(fmt: Block) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the integers and the floats of the addition trick in float64 for the elements of `fmt`."""
+    element = fmt.element
+    if isinstance(element, Float):
+        least, mantissa, signed_zero = element.emin + 1023, element.mantissa_bits, element.has_negative_zero
+    else:
+        assert isinstance(element, Integer | Fixed)
+        least, mantissa, signed_zero = 52 - element.fraction_bits + 1023, 52, False
+    clip = 2.0**40 if fmt.zero_point else 2 * max(element.max, -element.min)
+    integers = np.array([least << 52, (52 - mantissa) << 52, int(signed_zero), int(fmt.zero_point)], np.int64)
+    return integers, np.array([element.max, element.min, clip])
+
+
+@_compile
+def block_extremes(x: Any, size: Any, low: Any, high: Any) -> None:
+    """Write the least and the greatest value of each block of `size`; NaN if it holds a NaN."""
+    for b in range(low.size):
+        block = x[b * size : (b + 1) * size]
+        least, greatest, broken = block[0], block[0], False
+        for j in range(block.size):
+            v = block[j]
+            least = min(least, v)
+            greatest = max(greatest, v)
+            broken |= v != v
+        low[b] = np.nan if broken else least
+        high[b] = np.nan if broken else greatest
+
+
+@_compile
+def quantize_divided(
+    x: Any, out: Any, scales: Any, units: Any, zeros: Any, size: Any, integers: Any, floats: Any
+) -> None:
+    """Round `x / scale` to nearest even, clamp, and multiply by `unit`; with zero points, offset before the clamp."""
+    least, raise_by, signed_zero, offset = integers[0], integers[1], integers[2] == 1, integers[3] == 1
+    top, bottom, clip = floats[0], floats[1], floats[2]
+    for b in range(scales.size):
+        block, target = x[b * size : (b + 1) * size], out[b * size : (b + 1) * size]
+        s, unit = scales[b], units[b]
+        zero = zeros[b] if offset else 0.0
+        if s == 0:
+            for j in range(block.size):
+                target[j] = np.float32(np.nan) if block[j] != block[j] else np.float32(0)
+            continue
+        for j in range(block.size):
+            v = np.float64(block[j]) / s
+            a = min(abs(v), clip)
+            e = max(np.float64(a).view(np.int64) & np.int64(0x7FF0000000000000), least)
+            magic = np.int64(e + raise_by).view(np.float64)
+            r = (a + magic) - magic
+            signed = -r if (np.float64(v).view(np.int64) < 0) & ((r != 0) | signed_zero) else r
+            value = (
+                (min(max(signed + zero, bottom), top) - zero) * unit if offset else min(max(signed, bottom), top) * unit
+            )
+            target[j] = np.float32(np.nan) if v != v else np.float32(value)
+
+
+@_compile
+def quantize_by_cuts(x: Any, out: Any, scales: Any, units: Any, size: Any, cuts: Any, values: Any) -> None:
+    """Replace `x / scale` by the codebook value whose index is the number of cuts at or below it, times `unit`."""
+    for b in range(scales.size):
+        block, target = x[b * size : (b + 1) * size], out[b * size : (b + 1) * size]
+        s, unit = scales[b], units[b]
+        for j in range(block.size):
+            v = np.float64(block[j]) / s if s != 0 else 0.0
+            index = 0
+            for k in range(cuts.size):
+                index += np.int64(cuts[k] <= v)
+            bad = (v != v) | (block[j] != block[j])
+            target[j] = np.float32(np.nan) if bad else np.float32(values[index] * unit)
+
+
+def run(
+    x: NDArray[Any], out: NDArray[Any], fmt: Block, mode: Rounding, scales: NDArray[Any], units: NDArray[Any],
+    zeros: NDArray[Any], size: int,
+) -> None:  # fmt: skip
+    """Quantize consecutive blocks with the kernel of the element's kind; all arrays flat and contiguous."""
+    if isinstance(fmt.element, Codebook):
+        table = lower_table(fmt.element, mode)
+        quantize_by_cuts(x, out, scales, units, size, table.cuts, table.values)
+    else:
+        integers, floats = element_plan(fmt)
+        quantize_divided(x, out, scales, units, zeros, size, integers, floats)

@@ -1,0 +1,123 @@
+"""`lowp compare`: tensors of files, and files that are no good."""
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from lowp.cli.output import name_list
+from tests.cli.conftest import Run, assert_refused
+
+safetensors = pytest.importorskip("safetensors.numpy")
+X = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Two float tensors, one of integers, one empty."""
+    path = tmp_path / "x.safetensors"
+    tensors = {"b": X, "a": X[:2].astype(np.float16), "ids": np.arange(3), "none": np.zeros((0, 4), np.float32)}
+    safetensors.save_file(tensors, path)
+    return path
+
+
+def test_errors_are_those_of_the_definition(lowp: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    (line,) = lowp("compare", tmp_path / "x.npy", "--formats", "fp8", "--json").json["lines"]
+    exact = X.astype(np.float64)
+    noise = X.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) - exact
+    assert line["sqnr_db"] == pytest.approx(10 * np.log10(np.sum(exact**2) / np.sum(noise**2)), abs=1e-9)
+    assert line["max_relative_error"] == pytest.approx(np.max(np.abs(noise / exact)), abs=1e-15)
+    assert (line["tensor"], line["shape"], line["bits_per_value"]) == ("x", [8, 64], 8.0)
+
+
+def test_a_safetensors_file(lowp: Run, file: Path) -> None:
+    data = lowp("compare", file, "--formats", "fp8,mxfp4", "--json").json
+    assert {(x["tensor"], x["format"]) for x in data["lines"]} == {(t, f) for t in "ab" for f in ("fp8", "mxfp4")}
+    assert [x["format"] for x in data["total"]] == ["fp8", "mxfp4"]
+    assert data["total"][1]["bits_per_value"] == 4.25
+    assert data["total"][0]["max_relative_error"] == max(
+        x["max_relative_error"] for x in data["lines"] if x["format"] == "fp8"
+    )
+    assert {s["name"]: s["reason"] for s in data["skipped"]} == {"ids": "I64", "none": "empty"}
+
+
+def test_text_has_a_line_per_tensor_and_format(lowp: Run, file: Path) -> None:
+    out = lowp("compare", file, "--formats", "fp8,mxfp4").out
+    assert out.count("mxfp4") == 3
+    assert "all tensors" in out
+    assert "Not compared: " in out
+
+
+def test_bfloat16_is_read_exactly(lowp: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.save_file({"x": X.astype(ml_dtypes.bfloat16)}, path)
+    (line,) = lowp("compare", path, "--formats", "bfloat16", "--json").json["lines"]
+    assert line["sqnr_db"] == "inf"
+    assert line["max_relative_error"] == 0
+
+
+def test_sorting(lowp: Run, file: Path) -> None:
+    lines = lowp("compare", file, "--formats", "bf16,fp8,int4_row", "--sort", "sqnr", "--json").json["lines"]
+    assert [x["sqnr_db"] for x in lines] == sorted(x["sqnr_db"] for x in lines)
+    assert_refused(lowp("compare", file, "--sort", "sqn"), "sort='sqn'", "'sqnr'")
+
+
+def test_npz_scalars_and_higher_dimensions(lowp: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", scalar=np.float64(0.1), conv=X.reshape(8, 4, 4, 4), flat=X)
+    lines = lowp("compare", tmp_path / "x.npz", "--formats", "mxfp4", "--json").json["lines"]
+    by_name = {x["tensor"]: x for x in lines}
+    assert by_name["conv"]["sqnr_db"] == by_name["flat"]["sqnr_db"]
+    assert by_name["conv"]["shape"] == [8, 4, 4, 4]
+    assert by_name["scalar"]["bits_per_value"] == 12
+
+
+def test_a_missing_file_is_refused(lowp: Run, tmp_path: Path) -> None:
+    assert_refused(lowp("compare", tmp_path / "none.npy"), "none.npy", "does not exist")
+    assert_refused(lowp("compare", tmp_path / "none.bin"), "none.bin", ".safetensors, .npy, .npz")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_safetensors_file_is_refused(lowp: Run, file: Path, keep: int) -> None:
+    file.write_bytes(file.read_bytes()[:keep])
+    assert_refused(lowp("compare", file), "x.safetensors", "corrupted or truncated")
+
+
+def test_a_corrupted_safetensors_file_is_refused(lowp: Run, file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[8:12] = b"\xff\xff\xff\xff"
+    file.write_bytes(data)
+    assert_refused(lowp("compare", file), "x.safetensors", "corrupted or truncated")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_broken_numpy_file_is_refused(lowp: Run, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    (np.save if name == "x.npy" else np.savez)(path, X)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert_refused(lowp("compare", path), name, "is not a whole")
+    path.write_bytes(b"nothing of the kind")
+    assert_refused(lowp("compare", path), name, "is not a whole")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "complex64", "U3", "bool"])
+def test_a_wrong_dtype_is_refused(lowp: Run, tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones(3, dtype))
+    assert_refused(lowp("compare", path), np.dtype(dtype).name, "allowed: float16, bfloat16, float32, float64")
+
+
+def test_pickled_objects_are_refused(lowp: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert_refused(lowp("compare", tmp_path / "x.npy"), "x.npy")
+
+
+def test_an_unknown_format_is_refused_before_the_file_is_read(lowp: Run, tmp_path: Path) -> None:
+    assert_refused(lowp("compare", tmp_path / "none.npy", "--formats", "fp8,fpp4"), "format='fpp4'", "'fp4'")
+    assert_refused(lowp("compare", tmp_path / "none.npy", "--formats", ","), "formats=','")
+
+
+def test_commas_inside_brackets_belong_to_the_name() -> None:
+    text = "fp8, ap_fixed<8,4>,block[fp4,16,e4m3fn]"
+    assert name_list("formats", text) == ["fp8", "ap_fixed<8,4>", "block[fp4,16,e4m3fn]"]
