@@ -141,28 +141,22 @@ def note(row: Row, timing: Timing) -> None:
 
 
 def best(rows: list[Row], owner: str, into: str = "") -> float:
-    """Return the fewest ns among the rows of an owner ("peers": everybody but lowp and the copies)."""
-    found = [
-        r.ns
-        for r in rows
-        if r.status == "ok"
-        and into in ("", r.into)
-        and (r.owner not in ("lowp", "copy") if owner == "peers" else r.owner == owner)
-    ]
-    return min(found, default=math.nan)
+    """Return the fewest ns among the rows of an owner ("peers": everybody but lowp and the copies), or NaN."""
+    measured = [r for r in rows if r.status == "ok" and into in ("", r.into)]
+    chosen = [r for r in measured if (r.owner not in ("lowp", "copy") if owner == "peers" else r.owner == owner)]
+    return min((r.ns for r in chosen), default=math.nan)
 
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    fastest = best(rows, "lowp")
     lines = [
         "| who | how | output | ns/element | min | x limit | x lowp | elements | clean/samples | bits |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for r in rows:
         if r.status == "ok":
-            power = f"2^{round(math.log2(r.n))}"
-            cells = [f"{r.ns:.3g}", f"{r.ns_min:.3g}", f"{r.limit:.3g}", f"{r.ns / fastest:.3g}", power]
+            power = f"2^{math.log2(r.n):g}"
+            cells = [f"{r.ns:.3g}", f"{r.ns_min:.3g}", f"{r.limit:.3g}", f"{r.ns / best(rows, 'lowp', r.into):.3g}", power]
             cells += [f"{r.clean}/{r.samples}", r.bits]
         else:
             cells = [r.status.replace("|", "/"), *[""] * 6]
@@ -171,14 +165,20 @@ def table(rows: list[Row]) -> str:
 
 
 def verdict(work: Work, rows: list[Row]) -> tuple[str, bool]:
-    """Return one sentence on lowp against the fastest peer, and whether lowp is faster than all."""
-    new, existing, peers = best(rows, "lowp", "new"), best(rows, "lowp", "existing"), best(rows, "peers")
-    fastest = next((f"{r.owner}, {r.label}" for r in rows if r.ns == peers), "no peer")
-    ours = [f"{ns:.3g} ns into {kind}" for ns, kind in ((existing, "an existing output"), (new, "a new one")) if ns > 0]
-    times = [f"{peers / ns:.2g}x" for ns in (existing, new) if ns > 0]
-    text = f"{work.name}: lowp {' and '.join(ours)}; fastest peer {fastest}: {peers:.3g} ns ({' and '.join(times)} lowp)."
-    slowest = max(ns for ns in (existing, new) if ns > 0)
-    return text, not slowest >= peers
+    """Return a sentence for each kind of output, and whether lowp is faster than every peer of the same kind.
+
+    With an existing output lowp must also beat the peers that make a new one, which most of them always do.
+    """
+    sentences, won = [], True
+    for into, rivals in (("existing", ""), ("new", "new")):
+        ours, theirs = best(rows, "lowp", into), best(rows, "peers", rivals)
+        if math.isnan(ours) or math.isnan(theirs):
+            continue
+        rival = next(r for r in rows if r.ns == theirs and r.owner not in ("lowp", "copy"))
+        who = f"{rival.owner} ({rival.label}, {rival.into} output)"
+        sentences.append(f"{into} output: lowp {ours:.3g} ns, fastest peer {who} {theirs:.3g} ns, {theirs / ours:.3g}x.")
+        won &= ours < theirs
+    return f"{work.name}, " + " ".join(sentences), won
 
 
 def machine() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Timing on a machine that other programs use too: take turns, drop the samples that had to wait, take medians."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ import numpy as np
 
 Call = Callable[[], Any]
 
-MAX_WAIT = 0.05  # share of a sample that the process may have been kept from a core
+MAX_WAIT = 0.1 * (os.cpu_count() or 1)  # share of a sample that the threads together may have waited for a core
 MIN_CLEAN = 3  # with fewer clean samples than this, all samples count
 TURN_S = 0.06  # what one contender runs before the next one has its turn
 SETTLE_S = 0.004  # idle threads of OpenMP pools spin for a while after a call
@@ -31,7 +32,7 @@ class Timing:
 
     @property
     def clean(self) -> list[int]:
-        """Samples during which the process hardly waited for a core."""
+        """Samples during which the threads hardly waited for a core."""
         return [s for s, w in zip(self.samples, self.waits, strict=True) if w <= MAX_WAIT * s]
 
     @property
@@ -89,13 +90,21 @@ def take_turns(calls: dict[Any, Call], rounds: int, budget_s: float) -> dict[Any
     return timings
 
 
+def quickest(call: Call, tries: int = 4, budget_s: float = 0.2) -> int:
+    """Return the least ns of a few calls."""
+    end, times = time.perf_counter() + budget_s, [sample(call)[0]]
+    while len(times) < tries and time.perf_counter() < end:
+        times.append(sample(call)[0])
+    return min(times)
+
+
 def fitting_rows(build: Callable[[np.ndarray], Call], x: np.ndarray, limit_s: float) -> int:
     """Return how many rows of `x` (a power of two) a call can take within `limit_s`, by trying ever larger parts."""
     rows = 1
     while True:
         call = build(x[:rows])
         call()
-        elapsed = min(sample(call)[0] for _ in range(2)) / 1e9
+        elapsed = quickest(call) / 1e9
         if rows * 16 > len(x) or elapsed * 16 > limit_s:
             break
         rows *= 16

@@ -1,4 +1,4 @@
-"""The common block case in one pass: float32, blocks along the last axis, power-of-two scales, nearest even."""
+"""The common block cases in one or two passes: float32, blocks that lie in a row, nearest even, saturating."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from lowp.formats.block import E8M0, Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
+from lowp.rounding._layout import make_layout
 from lowp.rounding._threads import split
-from lowp.rounding.recipes import element_precision, exponent_of
+from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of
 from lowp.rounding.request import Request
 
 _NO_ROUND_UP = 1 << 30
+#: Recipes whose elements are a quotient or a float32 product, and whose values are `element * scale * tensor_scale`.
+_SERVED = ("floor", "ceil", "even", "rceil", "round", "nvfp4_te", "nvfp4_torchao")
 
 
 def _scale_rule(fmt: Block) -> tuple[int, int] | None:
@@ -35,6 +38,55 @@ def try_fast(
     x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
 ) -> NDArray[Any] | None:
     """Return the quantized array, or None where the case is not the common one."""
+    result = _power_of_two(x, fmt, request, axis, target)
+    return result if result is not None else _float_scales(x, fmt, request, axis, target)
+
+
+def _destination(x: NDArray[Any], target: NDArray[Any] | None) -> NDArray[Any]:
+    usable = target is not None and target.dtype == np.float32 and target.flags.c_contiguous
+    return target if usable and target is not None else np.empty_like(x)
+
+
+@np.errstate(all="ignore")
+def _float_scales(
+    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Finite float32 in consecutive blocks, any scale: one pass for the extremes, one for the elements."""
+    if x.dtype != np.float32 or x.ndim == 0 or x.size == 0:
+        return None
+    from lowp.rounding._scaled_kernels import run, serves
+
+    layout = make_layout(x.shape, fmt, axis)
+    size = layout.consecutive
+    if size is None or fmt.recipe not in _SERVED or not serves(fmt, request.mode, request.overflow):
+        return None
+    if not all(np.isfinite(extreme).all() for extreme in layout.extremes(x)):
+        return None
+    scales = choose_scales(x, layout, fmt)
+    steps = scales.values if scales.multiplier is None else scales.multiplier.astype(np.float64)
+    if not np.isfinite(steps).all():
+        return None
+    units = scales.values * (1.0 if scales.tensor_scale is None else scales.tensor_scale)
+    if fmt.recipe in FLOAT32_DECODING:
+        units = units.astype(np.float32).astype(np.float64)
+    zeros = np.zeros(1) if scales.zero_points is None else scales.zero_points.reshape(-1)
+    result = _destination(x, target)
+    source, sink, flat_steps, flat_units = x.reshape(-1), result.reshape(-1), steps.reshape(-1), units.reshape(-1)
+
+    def part(a: int, b: int) -> None:
+        blocks = slice(a // size, -(-b // size))
+        zero = zeros[blocks] if scales.zero_points is not None else zeros
+        multiplies = scales.multiplier is not None
+        run(source[a:b], sink[a:b], fmt, request.mode, flat_steps[blocks], flat_units[blocks], zero, size, multiplies)
+
+    split(x.size, part, unit=size)
+    return result
+
+
+def _power_of_two(
+    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Power-of-two scales along the last axis: everything in one pass."""
     rule = _scale_rule(fmt)
     element = fmt.element
     last = axis in (-1, x.ndim - 1) and isinstance(axis, int)
@@ -55,8 +107,7 @@ def try_fast(
     if not applies(element, request.mode) or exponent_of(element.max) > 20:
         return None
     plan = fast_plan(element, request.mode, request.overflow)
-    usable = target is not None and target.dtype == np.float32 and target.flags.c_contiguous
-    result = target if usable and target is not None else np.empty_like(x)
+    result = _destination(x, target)
     source, sink = x.reshape(-1), result.reshape(-1)
     size, emax = fmt.size, exponent_of(element.max)
 

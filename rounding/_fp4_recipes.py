@@ -59,7 +59,8 @@ def nvfp4_te(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     def scaled(v: NDArray[Any]) -> NDArray[Any]:
         return settled(float32(v) * layout.spread(inverse), v, element_max, fmt)
 
-    return Scales(codes, values, scaled, float(tensor) if fmt.tensor_scale else None, own_nan_codes=True)
+    tensor_scale = float(tensor) if fmt.tensor_scale else None
+    return Scales(codes, values, scaled, tensor_scale, own_nan_codes=True, multiplier=inverse)
 
 
 def _te_encode_scale(magnitude: Float32, span: np.float32) -> np.float32:
@@ -92,7 +93,8 @@ def nvfp4_torchao(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
         of_scale = np.float32(2 if tensor is None else -2)
         return settled(product, v, np.where(layout.spread(np.isnan(inverse)), of_scale, np.float32(-1.5)), fmt)
 
-    return Scales(codes, values, scaled, None if tensor is None else float(tensor), own_nan_codes=True)
+    tensor_scale = None if tensor is None else float(tensor)
+    return Scales(codes, values, scaled, tensor_scale, own_nan_codes=True, multiplier=inverse)
 
 
 def nvfp4_modelopt(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:

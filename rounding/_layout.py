@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.formats.block import Block
+from lowp.rounding._threads import split
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,41 @@ class Layout:
             result = np.repeat(result, size, axis=axis)
         return result[tuple(slice(0, n) for n in self.shape)]
 
+    @property
+    def consecutive(self) -> int | None:
+        """Elements per block where each block is one run of a C-contiguous array, else None."""
+        size = int(np.prod(self.sizes))
+        whole = len(self.axes) == len(self.shape)
+        last = self.axes == (len(self.shape) - 1,) and self.shape[-1] % size == 0
+        return size if (last or (whole and np.prod(self.counts) == 1)) and 0 not in self.shape else None
+
     def reduce(self, x: NDArray[Any], how: Callable[..., Any]) -> NDArray[Any]:
         """Return `how(block)` for each block, for example `np.max`; NaN propagates."""
+        if how in (np.min, np.max) and x.dtype == np.float32 and x.flags.c_contiguous and self.consecutive:
+            return self.extremes(x)[how is np.max]
         blocks = self.blocks(x)
         return np.asarray(how(blocks, axis=-1)) if blocks.size else np.zeros(self.scale_shape, x.dtype)
 
+    def extremes(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the least and the greatest value of each block of a float32 array whose blocks are consecutive."""
+        from lowp.rounding._scaled_kernels import block_extremes
+
+        low, high = np.empty(self.scale_shape, np.float32), np.empty(self.scale_shape, np.float32)
+        flat, flat_low, flat_high = x.reshape(-1), low.reshape(-1), high.reshape(-1)
+        size = self.consecutive
+        assert size is not None
+
+        def part(a: int, b: int) -> None:
+            block_extremes(flat[a:b], size, flat_low[a // size : -(-b // size)], flat_high[a // size : -(-b // size)])
+
+        split(x.size, part, unit=size)
+        return low, high
+
     def amax(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return the largest magnitude of each block."""
+        if x.dtype == np.float32 and x.flags.c_contiguous and self.consecutive:
+            low, high = self.extremes(x)
+            return np.maximum(-low, high)
         return self.reduce(np.abs(x), np.max)
 
 

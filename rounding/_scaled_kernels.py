@@ -80,21 +80,25 @@ def block_extremes(x: Any, size: Any, low: Any, high: Any) -> None:
 
 @_compile
 def quantize_divided(
-    x: Any, out: Any, scales: Any, units: Any, zeros: Any, size: Any, integers: Any, floats: Any
+    x: Any, out: Any, scales: Any, units: Any, zeros: Any, size: Any, integers: Any, floats: Any, multiplies: Any
 ) -> None:
-    """Round `x / scale` to nearest even, clamp, and multiply by `unit`; with zero points, offset before the clamp."""
+    """Round `x / scale` to nearest even, clamp, and multiply by `unit`; with zero points, offset before the clamp.
+
+    With `multiplies` the number to round is the float32 product of `x` and the scale instead.
+    """
     least, raise_by, signed_zero, offset = integers[0], integers[1], integers[2] == 1, integers[3] == 1
     top, bottom, clip = floats[0], floats[1], floats[2]
     for b in range(scales.size):
         block, target = x[b * size : (b + 1) * size], out[b * size : (b + 1) * size]
         s, unit = scales[b], units[b]
         zero = zeros[b] if offset else 0.0
-        if s == 0:
+        factor = np.float32(s)
+        if (s == 0) & (not multiplies):
             for j in range(block.size):
                 target[j] = np.float32(np.nan) if block[j] != block[j] else np.float32(0)
             continue
         for j in range(block.size):
-            v = np.float64(block[j]) / s
+            v = np.float64(np.float32(block[j] * factor)) if multiplies else np.float64(block[j]) / s
             a = min(abs(v), clip)
             e = max(np.float64(a).view(np.int64) & np.int64(0x7FF0000000000000), least)
             magic = np.int64(e + raise_by).view(np.float64)
@@ -123,7 +127,7 @@ def quantize_by_cuts(x: Any, out: Any, scales: Any, units: Any, size: Any, cuts:
 
 def run(
     x: NDArray[Any], out: NDArray[Any], fmt: Block, mode: Rounding, scales: NDArray[Any], units: NDArray[Any],
-    zeros: NDArray[Any], size: int,
+    zeros: NDArray[Any], size: int, multiplies: bool,
 ) -> None:  # fmt: skip
     """Quantize consecutive blocks with the kernel of the element's kind; all arrays flat and contiguous."""
     if isinstance(fmt.element, Codebook):
@@ -131,4 +135,4 @@ def run(
         quantize_by_cuts(x, out, scales, units, size, table.cuts, table.values)
     else:
         integers, floats = element_plan(fmt)
-        quantize_divided(x, out, scales, units, zeros, size, integers, floats)
+        quantize_divided(x, out, scales, units, zeros, size, integers, floats, multiplies)

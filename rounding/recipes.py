@@ -47,6 +47,7 @@ class Scales:
         rounded: Takes the place of `scaled` under ties to even where the system rounds by operations of its own.
         own_nan_codes: Whether elements of a block whose scale is NaN keep the codes that `scaled` leads to, as in the
             system; otherwise their codes are 0.
+        multiplier: One float32 per block where `scaled` is, for finite numbers, the float32 product with it.
     """
 
     codes: NDArray[Any]
@@ -59,6 +60,7 @@ class Scales:
     offsets: NDArray[np.float64] | None = None
     rounded: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     own_nan_codes: bool = False
+    multiplier: NDArray[np.float32] | None = None
 
 
 def exponent_of(value: float) -> int:

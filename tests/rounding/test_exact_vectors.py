@@ -2,28 +2,17 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from lowp._errors import RangeError
-from lowp.formats import Fixed, parse
+from lowp.formats import parse
 from lowp.formats.float_format import Float
 from lowp.formats.spec import Format, Meaning
 from lowp.rounding.exact import decode, encode
+from tests.rounding.vector_formats import GFLOAT, GFLOAT_MODES, Vectors, ap_fixed_format, gfloat_format, p3109_name
 
-Vectors = Callable[[str], Mapping[str, np.ndarray]]
-
-_GFLOAT_MODES = {
-    "TowardZero": "toward_zero", "TowardNegative": "toward_negative", "TowardPositive": "toward_positive",
-    "TiesToEven": "ties_to_even", "TiesToAway": "ties_to_away", "ToOdd": "to_odd",
-    "Stochastic": "stochastic_c", "StochasticFast": "stochastic_b", "StochasticFastest": "stochastic_a",
-}  # fmt: skip
-_GFLOAT = {
-    "ocp_e4m3": "float8_e4m3fn", "ocp_e5m2": "float8_e5m2", "ocp_e3m2": "float6_e3m2fn", "ocp_e2m1": "float4_e2m1fn",
-    "bfloat16": "bfloat16", "binary16": "float16",
-}  # fmt: skip
 _GFLOAT_P3109 = [
     "k3p1_Signed_Extended", "k4p2_Signed_Extended", "k4p2_Signed_Finite", "k4p2_Unsigned_Extended",
     "k6p2_Signed_Finite", "k6p3_Unsigned_Finite", "k8p1_Signed_Extended", "k8p1_Unsigned_Extended",
@@ -45,16 +34,15 @@ def sample(length: int, count: int, special: int = 40) -> list[int]:
     return [*range(min(special, length)), *range(special, length, max(1, (length - special) // count))]
 
 
-@pytest.mark.parametrize("name", [*_GFLOAT, *_GFLOAT_P3109])
+@pytest.mark.parametrize("name", [*GFLOAT, *_GFLOAT_P3109])
 def test_gfloat(vectors: Vectors, name: str) -> None:
-    p3109 = re.fullmatch(r"k(\d+)p(\d+)_(\w)\w+_(\w)\w+", name)
-    fmt = parse(f"binary{p3109[1]}p{p3109[2]}{p3109[3]}{p3109[4]}".lower() if p3109 else _GFLOAT[name])
-    arrays = vectors(f"gfloat/p3109_{name}" if p3109 else f"gfloat/{name}")
+    file, fmt = gfloat_format(name)
+    arrays = vectors(file)
     values = arrays["decode"].tolist()
     assert all(same_value(decode(code, fmt), values[code]) for code in sample(len(values), 300, special=256))
     for key, codes in arrays.items():
         case = re.fullmatch(r"([A-Za-z]+)(?:_sr(\d+))?_sat([01])", key)
-        if case and case[1] in _GFLOAT_MODES:
+        if case and case[1] in GFLOAT_MODES:
             suspect = arrays.get(f"{case[1]}_sat1_suspect", np.zeros(len(codes), bool))
             indices = [i for i in sample(len(codes), 40) if not suspect[i]]
             bits = int(case[2]) if case[2] else None
@@ -63,7 +51,7 @@ def test_gfloat(vectors: Vectors, name: str) -> None:
             for i in indices:
                 word = words[i] << (32 - bits) if words and bits else None
                 x, theirs = float(arrays["x"][i]), int(codes[i])
-                mine = _encoded(x, fmt, _GFLOAT_MODES[case[1]], overflow, random=word, random_bits=bits)
+                mine = _encoded(x, fmt, GFLOAT_MODES[case[1]], overflow, random=word, random_bits=bits)
                 wanted = _corrected(theirs, fmt, x, case[1], overflow)
                 assert mine == wanted or _meaning(mine, fmt) == _meaning(wanted, fmt), (key, x, mine, theirs)
 
@@ -98,8 +86,7 @@ def _meaning(code: int, fmt: Format) -> Meaning | None:
 
 def test_p3109_decoding(vectors: Vectors) -> None:
     for name, values in vectors("gfloat/p3109_decode").items():
-        k, p, signed, domain = re.fullmatch(r"k(\d+)p(\d+)_(\w)\w+_(\w)\w+", name).groups()  # type: ignore[union-attr]
-        fmt = parse(f"binary{k}p{p}{signed}{domain}".lower())
+        fmt = parse(p3109_name(name))
         assert all(same_value(decode(code, fmt), v) for code, v in enumerate(values.tolist())), name
 
 
@@ -122,8 +109,7 @@ def test_p3109_decoding(vectors: Vectors) -> None:
     ],
 )
 def test_ap_fixed(vectors: Vectors, name: str) -> None:
-    sign, width, integer = re.fullmatch(r"(u?)fixed_W(\d+)_I(m?\d+)", name).groups()  # type: ignore[union-attr]
-    fmt = Fixed(int(width), int(width) - int(integer.replace("m", "-")), signed=not sign)
+    fmt = ap_fixed_format(name)
     arrays = vectors(f"ap_fixed/ap_{name}")
     xs = arrays["x"].tolist()
     for key in arrays.keys() - {"x"}:
