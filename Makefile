@@ -5,6 +5,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 CACHE    := $(CURDIR)/$(VENV)/cache
 READY    := $(VENV)/.installed
+PEERS    := $(VENV)/.peers
 PIPFLAGS ?=
 
 # The first interpreter that runs and is new enough; name another with `make PYTHON=/path/to/python`.
@@ -59,8 +60,8 @@ format: $(READY) ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## time lowp against its peers in one run
-	$(BIN)/python -m benchmarks
+bench: $(PEERS) ## time lowp against its peers in one run
+	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.run
 
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/lowp.egg-info
@@ -74,4 +75,12 @@ $(READY): pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIPFLAGS) -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet $(PIPFLAGS) -c constraints.txt --no-build-isolation -e '.[all]'
+	@touch $@
+
+# The peers lie in a folder of their own, beside lowp's environment; one that does not install is only left out.
+$(PEERS): $(READY) benchmarks/requirements-peers.txt
+	@grep -v '^#' benchmarks/requirements-peers.txt | while read -r peer; do \
+	  $(BIN)/python -m pip install --quiet $(PIPFLAGS) --no-deps --upgrade --target $(VENV)/bench "$$peer" \
+	    || echo "left out: $$peer" >&2; \
+	done
 	@touch $@

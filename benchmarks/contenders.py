@@ -4,9 +4,7 @@ A contender whose package cannot be imported is "not installed"; one that raises
 Every result is compared with lowp's, bit for bit.
 """
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-
-import lowp
 from benchmarks.expressions import integer_groups, mx, nvfp4
 from benchmarks.timing import Call
+
+import lowp
 
 
 @dataclass(frozen=True)
@@ -229,6 +227,13 @@ def torch_function(work: Work) -> Callable[[Any], Any]:
     return lambda t: t.to(dtype).to(torch.float32)
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for one shape; without the option, a cast to bfloat16 or float16 and back is dropped."""
+    import torch
+
+    return torch.compile(function, dynamic=False, options={"emulate_precision_casts": True})
+
+
 @contender("torch", "eager", *CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn")
 def torch_eager(work: Work, x: np.ndarray) -> Call:
     import torch
@@ -237,13 +242,11 @@ def torch_eager(work: Work, x: np.ndarray) -> Call:
     return lambda: function(t)
 
 
-@contender(
-    "torch", "torch.compile", *CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn", whole=True
-)
+@contender("torch", "torch.compile", *CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn", whole=True)
 def torch_compiled(work: Work, x: np.ndarray) -> Call:
     import torch
 
-    function, t = torch.compile(torch_function(work), dynamic=False), torch.from_numpy(x)
+    function, t = compiled(torch_function(work)), torch.from_numpy(x)
     return lambda: function(t)
 
 
@@ -252,8 +255,8 @@ def torch_compiled_existing(work: Work, x: np.ndarray) -> Call:
     import torch
 
     function, t = torch_function(work), torch.from_numpy(x)
-    compiled, out = torch.compile(lambda t, out: out.copy_(function(t)), dynamic=False), torch.zeros_like(t)
-    return lambda: compiled(t, out)
+    copying, out = compiled(lambda t, out: out.copy_(function(t))), torch.zeros_like(t)
+    return lambda: copying(t, out)
 
 
 @contender("torchao", "MXTensor.to_mx, dequantize", "mxfp4", "mxfp8")
@@ -290,66 +293,8 @@ def torchao_nvfp4(work: Work, x: np.ndarray) -> Call:
 def torchao_nvfp4_compiled(work: Work, x: np.ndarray) -> Call:
     import torch
 
-    function, t = torch.compile(torchao_nvfp4_function(), dynamic=False), torch.from_numpy(x)
+    function, t = compiled(torchao_nvfp4_function()), torch.from_numpy(x)
     return lambda: function(t)
-
-
-def qtorch_quantize(package: str, work: Work, x: np.ndarray) -> Call:
-    import torch
-
-    quantize = import_module(f"{package}.quant").float_quantize
-    t, (exponent, mantissa) = torch.from_numpy(x), BITS[work.name]
-    rounding = "stochastic" if work.rounding == "stochastic" else "nearest"
-    return lambda: quantize(t, exponent, mantissa, rounding)
-
-
-@contender("qtorch", "float_quantize", *CASTS, "e4m3fn_sr")
-def qtorch(work: Work, x: np.ndarray) -> Call:
-    return qtorch_quantize("qtorch", work, x)
-
-
-@contender("qtorch_plus", "float_quantize", "e4m3fn", "e4m3fn_sr")
-def qtorch_plus(work: Work, x: np.ndarray) -> Call:
-    return qtorch_quantize("qtorch_plus", work, x)
-
-
-@contender("brevitas", "QuantIdentity", "e4m3fn", "e5m2", "mxfp8")
-def brevitas(work: Work, x: np.ndarray) -> Call:
-    import torch
-
-    where, name = {
-        "e4m3fn": ("float_quant_ocp", "Fp8e4m3OCPAct"),
-        "e5m2": ("float_quant_ocp", "Fp8e5m2OCPAct"),
-        "mxfp8": ("mx_quant_ocp", "MXFloat8e4m3Act"),
-    }[work.name]
-    identity = import_module("brevitas.nn").QuantIdentity
-    quantizer = getattr(import_module(f"brevitas.quant.{where}"), name)
-    options = {"group_dim": -1} if work.name == "mxfp8" else {}
-    layer, t = identity(act_quant=quantizer, **options).eval(), torch.from_numpy(x)
-
-    def run() -> Any:
-        with torch.no_grad():
-            return layer(t)
-
-    return run
-
-
-@contender("microxcaling", "_quantize_elemwise, _quantize_mx", "e4m3fn", "e5m2", "e4m3fn_sr", "mxfp4", "mxfp8")
-def microxcaling(work: Work, x: np.ndarray) -> Call:
-    """A checkout of microsoft/microxcaling, found by PEERS_PATH or installed."""
-    import torch
-
-    if (folder := os.environ.get("PEERS_PATH")) and folder not in sys.path:
-        sys.path.append(folder)
-    t = torch.from_numpy(x)
-    rounding = "dither" if work.rounding == "stochastic" else "even"
-    if work.name in MX_ELEMENTS:
-        quantize_mx = import_module("mx.mx_ops")._quantize_mx
-        element = "fp4_e2m1" if work.name == "mxfp4" else "fp8_e4m3"
-        return lambda: quantize_mx(t, 8, element, "max", axes=[-1], block_size=32, round=rounding)
-    quantize = import_module("mx.elemwise_ops")._quantize_elemwise
-    element = "fp8_e5m2" if work.name == "e5m2" else "fp8_e4m3"
-    return lambda: quantize(t, element, round=rounding)
 
 
 # JAX
@@ -375,125 +320,5 @@ def jax_jit(work: Work, x: np.ndarray) -> Call:
             return jax.lax.reduce_precision(v, 8, 7)
         return v.astype(dtype).astype(jnp.float32)
 
-    compiled, v = jax.jit(function), jnp.asarray(x)
-    return lambda: compiled(v).block_until_ready()
-
-
-# Emulators of any format
-
-
-def gfloat_info(work: Work) -> Any:
-    name = {"bf16": "bfloat16", "e5m2": "ocp_e5m2"}.get(work.name, "ocp_e4m3")
-    return getattr(import_module("gfloat.formats"), f"format_info_{name}")
-
-
-@contender("gfloat", "round_ndarray", *CASTS)
-def gfloat_numpy(work: Work, x: np.ndarray) -> Call:
-    gfloat = import_module("gfloat")
-    info = gfloat_info(work)
-    return lambda: gfloat.round_ndarray(info, x, sat=True)
-
-
-@contender("gfloat", "round_ndarray on torch", "e4m3fn")
-def gfloat_torch(work: Work, x: np.ndarray) -> Call:
-    import torch
-
-    gfloat = import_module("gfloat")
-    info, t = gfloat_info(work), torch.from_numpy(x)
-    return lambda: gfloat.round_ndarray(info, t, sat=True)
-
-
-@contender("gfloat", "round_ndarray with jax.jit", "e4m3fn")
-def gfloat_jax(work: Work, x: np.ndarray) -> Call:
-    import jax
-
-    gfloat = import_module("gfloat")
-    info, v = gfloat_info(work), jax.numpy.asarray(x)
-    compiled = jax.jit(lambda v: gfloat.round_ndarray(info, v, sat=True))
-    return lambda: compiled(v).block_until_ready()
-
-
-@contender("gfloat", "round_ndarray, stochastic", "e4m3fn_sr")
-def gfloat_stochastic(work: Work, x: np.ndarray) -> Call:
-    gfloat = import_module("gfloat")
-    info, mode = gfloat_info(work), gfloat.RoundMode.Stochastic
-    rng = np.random.default_rng(0)
-
-    def run() -> np.ndarray:
-        bits = rng.integers(1 << 16, size=x.shape, dtype=np.int64)
-        return gfloat.round_ndarray(info, x, mode, sat=True, srbits=bits, srnumbits=16)
-
-    return run
-
-
-@contender("gfloat", "quantize_block in a loop", "mxfp4", "mxfp8")
-def gfloat_mx(work: Work, x: np.ndarray) -> Call:
-    gfloat = import_module("gfloat")
-    name = "mxfp4_e2m1" if work.name == "mxfp4" else "mxfp8_e4m3"
-    info = getattr(import_module("gfloat.formats"), f"format_info_{name}")
-    blocks = x.reshape(-1, 32)
-
-    def run() -> np.ndarray:
-        rounded = [gfloat.quantize_block(info, b, gfloat.compute_scale_amax) for b in blocks]
-        return np.array(rounded, np.float32).reshape(x.shape)
-
-    return run
-
-
-@contender("pychop", "Chop on torch", *CASTS, "e4m3fn_sr")
-def pychop(work: Work, x: np.ndarray) -> Call:
-    import torch
-
-    chop = import_module("pychop").Chop(*BITS[work.name], rmode=5 if work.rounding == "stochastic" else 1)
-    t = torch.from_numpy(x)
-    return lambda: chop(t)
-
-
-@contender("pychop", "mx_quantize", "mxfp4", "mxfp8")
-def pychop_mx(work: Work, x: np.ndarray) -> Call:
-    module = import_module("pychop.mx_formats")
-    name = "mxfp4_e2m1" if work.name == "mxfp4" else "mxfp8_e4m3"
-    return lambda: module.mx_quantize(x, name, 32)
-
-
-@contender("apytypes", "from_array, to_numpy", "e5m2", "bf16")
-def apytypes(work: Work, x: np.ndarray) -> Call:
-    array = import_module("apytypes").APyFloatArray
-    exponent, mantissa = BITS[work.name]
-    return lambda: array.from_array(x, exponent, mantissa).to_numpy()
-
-
-class CPFloatOptions(ctypes.Structure):
-    """`optstruct` of cpfloat_definitions.h."""
-
-    _fields_ = (
-        ("format", ctypes.c_char * 15),
-        ("precision", ctypes.c_uint),
-        *((name, ctypes.c_int) for name in ("emin", "emax", "explim", "infinity", "round", "saturation", "subnormal")),
-        ("flip", ctypes.c_int),
-        ("p", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("bitseed", "randseedf", "randseed")),
-    )
-
-
-@contender("cpfloat", "cpfloatf", *CASTS, "e4m3fn_sr", into="existing")
-def cpfloat(work: Work, x: np.ndarray) -> Call:
-    """The shared library of CPFloat that CPFLOAT_LIB names."""
-    if not (path := os.environ.get("CPFLOAT_LIB")):
-        raise ModuleNotFoundError("CPFLOAT_LIB is not set")
-    function = ctypes.CDLL(path).cpfloatf
-    exponent, mantissa = BITS[work.name]
-    emax = 2 ** (exponent - 1) - 1 + work.name.startswith("e4m3fn")  # e4m3fn: one exponent more than IEEE's
-    options = CPFloatOptions(
-        precision=mantissa + 1, emin=2 - 2 ** (exponent - 1), emax=emax, explim=1, infinity=1, saturation=1,
-        subnormal=1, round=5 if work.rounding == "stochastic" else 1,
-    )  # fmt: skip
-    out = np.zeros_like(x)
-    pointer = ctypes.POINTER(ctypes.c_float)
-    arguments = (out.ctypes.data_as(pointer), x.ctypes.data_as(pointer), ctypes.c_size_t(x.size), ctypes.byref(options))
-
-    def run() -> np.ndarray:
-        function(*arguments)
-        return out
-
-    return run
+    jitted, v = jax.jit(function), jnp.asarray(x)
+    return lambda: jitted(v).block_until_ready()

@@ -21,17 +21,18 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages only if told; NumPy always does
 
 import numpy as np
-
-import lowp
+from benchmarks import emulators as emulators  # enters its contenders
 from benchmarks.contenders import CONTENDERS, WORKS, Contender, Work
 from benchmarks.timing import Call, Timing, fitting_rows, take_turns
 
+import lowp
+
 COLUMNS = 4096
 CALL_LIMIT_S = 0.3  # a contender that needs longer for the whole input gets a part of it
+ONE_ULP = 2.0**-22  # of float32, and a little more: products with a scale that are rounded in two steps
 OUT = Path("build/bench")
-PACKAGES = (
-    "lowp numpy numba llvmlite ml_dtypes torch torchao jax jaxlib gfloat pychop apytypes qtorch qtorch-plus brevitas"
-).split()
+PACKAGES = ["lowp", "numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "jax", "jaxlib", "gfloat"]
+PACKAGES += ["pychop", "apytypes", "qtorch", "qtorch-plus", "brevitas"]
 
 
 @dataclass
@@ -80,8 +81,11 @@ def compare(result: Any, right: np.ndarray) -> str:
     got = np.asarray(result).reshape(right.shape)
     if got.dtype == right.dtype and np.array_equal(got.view(np.uint8), right.view(np.uint8)):
         return "same"
-    share = np.mean((got != right) & ~(np.isnan(got) & np.isnan(right)))
-    return f"{share:.2g} differ" if share else "same but -0"
+    same = (got == right) | (np.isnan(got) & np.isnan(right))
+    if same.all():
+        return "same but -0"
+    far = ~same & ~np.isclose(got, right, rtol=ONE_ULP, atol=0)
+    return f"{100 * far.mean():.2g} % differ" if far.any() else "same to 1 ulp"
 
 
 @contextlib.contextmanager
@@ -155,9 +159,9 @@ def table(rows: list[Row]) -> str:
     ]
     for r in rows:
         if r.status == "ok":
-            power = f"2^{math.log2(r.n):g}"
-            cells = [f"{r.ns:.3g}", f"{r.ns_min:.3g}", f"{r.limit:.3g}", f"{r.ns / best(rows, 'lowp', r.into):.3g}", power]
-            cells += [f"{r.clean}/{r.samples}", r.bits]
+            figures = (r.ns, r.ns_min, r.limit, r.ns / best(rows, "lowp", r.into))
+            cells = ["" if math.isnan(v) else f"{v:.3g}" for v in figures]
+            cells += [f"2^{math.log2(r.n):g}", f"{r.clean}/{r.samples}", r.bits]
         else:
             cells = [r.status.replace("|", "/"), *[""] * 6]
         lines.append("| " + " | ".join([r.owner, r.label, r.into, *cells]) + " |")
@@ -175,8 +179,9 @@ def verdict(work: Work, rows: list[Row]) -> tuple[str, bool]:
         if math.isnan(ours) or math.isnan(theirs):
             continue
         rival = next(r for r in rows if r.ns == theirs and r.owner not in ("lowp", "copy"))
-        who = f"{rival.owner} ({rival.label}, {rival.into} output)"
-        sentences.append(f"{into} output: lowp {ours:.3g} ns, fastest peer {who} {theirs:.3g} ns, {theirs / ours:.3g}x.")
+        who = f"{rival.owner}, {rival.label} ({rival.into} output)"
+        ratio = theirs / ours
+        sentences.append(f"{into} output: lowp {ours:.3g} ns, fastest peer {theirs:.3g} ns: {who}; {ratio:.3g}x lowp.")
         won &= ours < theirs
     return f"{work.name}, " + " ".join(sentences), won
 

@@ -105,9 +105,11 @@ def fitting_rows(build: Callable[[np.ndarray], Call], x: np.ndarray, limit_s: fl
         call = build(x[:rows])
         call()
         elapsed = quickest(call) / 1e9
-        if rows * 16 > len(x) or elapsed * 16 > limit_s:
+        if rows * 16 > len(x) or elapsed * 4 > limit_s:  # not 16: much of a short call does not grow with the input
             break
         rows *= 16
+    while rows > 1 and elapsed > limit_s:
+        rows, elapsed = rows // 2, elapsed / 2
     while rows * 2 <= len(x) and elapsed * 2 <= limit_s:
         rows, elapsed = rows * 2, elapsed * 2
     return rows

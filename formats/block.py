@@ -17,10 +17,11 @@ SCALE_RECIPES = {
     "even": "amax rounded to the element's precision (half up), then floor, as torchao EVEN",
     "rceil": "amax / max rounded up in the scale format, as cuBLAS and TransformerEngine MXFP8; never clips",
     "round": "amax / max rounded to nearest, ties to even, in the scale format",
+    "absmean": "mean magnitude (summed in float64) rounded to nearest in the scale format, as BitNet b1.58 and XNOR-Net",
     "nvfp4_te": "NVFP4 as TransformerEngine computes it in float32, tensor scale included",
     "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",
     "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1",
-    "mxfp4_modelopt": "MXFP4 as TensorRT Model Optimizer: rceil scale, element ties toward zero",
+    "mxfp4_modelopt": "MXFP4 as TensorRT Model Optimizer: ceiling of a float32 logarithm, element ties toward zero",
     "ggml_mxfp4": "MXFP4 as ggml: floor scale, element ties to the lower magnitude",
     "ggml_q4_0": "signed extreme / -8 in float32, stored as float16",
     "ggml_q4_1": "(max - min) / 15 in float32 with the minimum as offset, both stored as float16",
@@ -30,7 +31,7 @@ SCALE_RECIPES = {
 }
 #: What a NaN or an infinity does to its block.
 NONFINITE_POLICIES = {
-    "nan_block": "the whole block becomes NaN (the scale is NaN)",
+    "nan_block": "the whole block becomes NaN (the scale is NaN); recipes of vendors do as their system does",
     "element": "the scale ignores it; the element alone follows the rounding's overflow mode",
     "error": "RangeError",
 }

@@ -69,10 +69,13 @@ def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> E
 def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
     """Return the values of block codes: `element * scale * tensor_scale` plus offset, rounded once to `dtype`."""
     fmt = encoded.format
-    assert isinstance(fmt, Block) and encoded.scales is not None
+    assert isinstance(fmt, Block)
+    assert encoded.scales is not None
     layout = make_layout(encoded.codes.shape, fmt, encoded.axis)
     if encoded.scales.shape != layout.scale_shape:
-        raise ArgumentError(f"scales have shape {encoded.scales.shape}; codes {encoded.codes.shape} need {layout.scale_shape}.")
+        raise ArgumentError(
+            f"scales have shape {encoded.scales.shape}; codes of shape {encoded.codes.shape} need {layout.scale_shape}."
+        )
     values = scale_values(encoded.scales, fmt)
     elements = stored_elements(decode_codes(encoded.codes, fmt.element), fmt)
     offsets = None
@@ -114,12 +117,13 @@ def _offset_integers(
     scaled: NDArray[Any], scales: Scales, layout: Layout, fmt: Block, request: Request
 ) -> NDArray[np.float64]:
     """Return `clamp(round(x / scale) + zero_point)`, the integers that are stored."""
-    assert isinstance(fmt.element, Integer) and scales.zero_points is not None
+    assert isinstance(fmt.element, Integer)
+    assert scales.zero_points is not None
     if request.overflow in WRAPPING:
-        raise ArgumentError(f"overflow={request.overflow!r} is not defined for {fmt.name!r}, whose integers are offset.")
+        raise ArgumentError(f"overflow={request.overflow!r} is not defined for {fmt.name!r}: its integers are offset.")
     n = integer_values(np.where(np.isnan(scaled), 0.0, scaled), fmt.element, request)
     shifted = np.clip(n, -(2.0**40), 2.0**40) + layout.spread(scales.zero_points)
-    return np.clip(shifted, fmt.element.min_integer, fmt.element.max_integer)
+    return np.asarray(np.clip(shifted, fmt.element.min_integer, fmt.element.max_integer))
 
 
 def _rescale(elements: NDArray[Any], scales: Scales, layout: Layout, dtype: str, fmt: Block) -> NDArray[Any]:
@@ -140,9 +144,9 @@ def _rescale(elements: NDArray[Any], scales: Scales, layout: Layout, dtype: str,
     if scales.offsets is not None:
         product = product + layout.spread(scales.offsets)
     if dtype in ("float64", "float32", "float16"):
-        return product.astype(dtype, copy=False)
+        return np.asarray(product.astype(dtype, copy=False))
     narrowed = quantize_values(np.ascontiguousarray(product), scalar_format(dtype, "dtype"), _IEEE)
-    return narrowed.astype(np.float32)
+    return np.asarray(narrowed.astype(np.float32))
 
 
 @_QUIET

@@ -17,7 +17,7 @@ from lowp.rounding.request import Request
 
 _NO_ROUND_UP = 1 << 30
 #: Recipes whose elements are a quotient or a float32 product, and whose values are `element * scale * tensor_scale`.
-_SERVED = ("floor", "ceil", "even", "rceil", "round", "nvfp4_te", "nvfp4_torchao")
+_SERVED = ("floor", "ceil", "even", "rceil", "round", "absmean", "nvfp4_te", "nvfp4_torchao")
 
 
 def _scale_rule(fmt: Block) -> tuple[int, int] | None:

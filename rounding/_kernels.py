@@ -56,7 +56,8 @@ def _stochastic_away(rest: int, shift: int, variant: int, n: int, word: int) -> 
     if variant == 3 and k > 0:
         rest2 = rest & ((np.int64(1) << k) - 1)
         half = np.int64(1) << (k - 1)
-        f += np.int64((rest2 > half) | ((rest2 == half) & (f & 1 == 1)))
+        up = np.int64((rest2 > half) | ((rest2 == half) & (f & 1 == 1)))
+        return np.int64(f + up + r >= np.int64(1) << n)
     return np.int64(f + r >= np.int64(1) << n)
 
 

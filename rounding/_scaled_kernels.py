@@ -118,7 +118,7 @@ def quantize_by_cuts(x: Any, out: Any, scales: Any, units: Any, size: Any, cuts:
         s, unit = scales[b], units[b]
         for j in range(block.size):
             v = np.float64(block[j]) / s if s != 0 else 0.0
-            index = 0
+            index = np.int64(0)
             for k in range(cuts.size):
                 index += np.int64(cuts[k] <= v)
             bad = (v != v) | (block[j] != block[j])

@@ -102,7 +102,8 @@ def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: 
     dtype = x.dtype if x.dtype.is_floating_point else torch.float64
     if isinstance(fmt, Block):
         name = str(dtype).removeprefix("torch.")
-        result = try_fast(floats, fmt, request, axis, None) if dtype == torch.float32 else None
+        fast = dtype == torch.float32 and request.nan != "error"
+        result = try_fast(floats, fmt, request, axis, None) if fast else None
         if result is None:
             result = quantize_blocks(floats, fmt, request, axis, name)
         return torch.from_numpy(result).to(device=x.device, dtype=dtype)

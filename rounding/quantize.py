@@ -38,7 +38,8 @@ def quantize(
     NaN stays NaN, also where the format has no NaN (`nan` says otherwise). Values past the largest finite one and
     infinities follow `overflow`, decided on the rounded value. -0 is kept where the format has it, else it is +0.
     Subnormals of the format are rounded like everything else. In a block format NaN and infinity follow the format's
-    `nonfinite` policy, and a last block may be shorter than the others.
+    `nonfinite` policy (by default the block becomes NaN, but a vendor's recipe does what the vendor's code does), and a
+    last block may be shorter than the others.
 
     Args:
         x: Array of float16, bfloat16, float32, float64 or integers (integers give float64); a Python number or nested
@@ -81,7 +82,8 @@ def quantize(
         from lowp.rounding._blocks import quantize_blocks
         from lowp.rounding._fast_blocks import try_fast
 
-        result = try_fast(values, resolved, request, axis, _direct(target, values))
+        fast = source.dtype == np.float32 and request.nan != "error"
+        result = try_fast(values, resolved, request, axis, _direct(target, values)) if fast else None
         if result is None:
             result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
     else:
@@ -149,7 +151,8 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
     """Return the values of codes.
 
     NaN, infinities and -0 come back as such. Scalar formats decode exactly; block formats multiply element, scale and
-    tensor scale and round the exact product once to `dtype`.
+    tensor scale and round the exact product once to `dtype`; the recipes "nvfp4_torchao" and "nvfp4_modelopt" in the two
+    float32 steps of their systems.
 
     Args:
         codes: An `Encoded`, or codes (any integer array, list or number) together with `fmt`.

@@ -19,7 +19,7 @@ from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
-from lowp.formats.tables import decode_codes
+from lowp.formats.tables import code_dtype, decode_codes
 from lowp.rounding import _exact_steps
 from lowp.rounding._layout import Layout
 from lowp.rounding._scalar import encode_values
@@ -81,6 +81,8 @@ def choose_scales(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     """Return the scales of `x` by the recipe that `fmt` names."""
     if fmt.recipe in _STANDARD:
         return _standard(x, layout, fmt)
+    if fmt.recipe == "absmean":
+        return _absmean(x, layout, fmt)
     from lowp.rounding._vendor_recipes import VENDOR_RECIPES
 
     return VENDOR_RECIPES[fmt.recipe](x, layout, fmt)
@@ -137,11 +139,20 @@ def _standard(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
         high = np.maximum(layout.reduce(x, np.max), 0).astype(np.float64)
         return _asymmetric(low, high, layout, fmt)
     amax = layout.amax(x).astype(np.float64)
-    codes = _scale_codes(amax, fmt.element.max, fmt)
+    return _divided(_scale_codes(amax, fmt.element.max, fmt), layout, fmt)
+
+
+def _absmean(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
+    """The mean over the elements that are there: padding of a last, shorter block does not count."""
+    magnitude = np.abs(x).astype(np.float64)
+    mean = layout.reduce(magnitude, np.sum) / layout.reduce(np.ones_like(magnitude), np.sum)
+    return _divided(_rounded_scales(mean, fmt, "ties_to_even"), layout, fmt)
+
+
+def _divided(codes: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     values = decode_codes(codes, fmt.scale)
-    return Scales(
-        codes, values, lambda v: divide_blocks(v, values, layout), tensor_scale=1.0 if fmt.tensor_scale else None
-    )
+    one = 1.0 if fmt.tensor_scale else None
+    return Scales(codes, values, lambda v: divide_blocks(v, values, layout), tensor_scale=one)
 
 
 def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
@@ -154,15 +165,18 @@ def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) 
 def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block) -> NDArray[Any]:
     """Return scale codes for blocks of largest magnitude `amax`, which `span` element units should cover."""
     rule = _STANDARD[fmt.recipe]
-    bad = ~np.isfinite(amax)
-    clean = np.where(bad, 0.0, amax)
-    if callable(rule):
-        wanted = np.ldexp(1.0, np.clip(rule(clean, fmt) - exponent_of(span), -1000, 1000))
-        wanted = np.where(clean == 0, 0.0, wanted)
-        codes = encode_values(wanted, fmt.scale, scale_request("ties_to_even"))
-    else:
-        quotient = _exact_steps.divide(clean, np.full_like(clean, span))
-        codes = encode_values(np.ascontiguousarray(quotient), fmt.scale, scale_request(rule))
+    if not callable(rule):
+        return _rounded_scales(_exact_steps.divide(amax, np.full_like(amax, span)), fmt, rule)
+    clean = np.where(np.isfinite(amax), amax, 0.0)
+    wanted = np.ldexp(1.0, np.clip(rule(clean, fmt) - exponent_of(span), -1000, 1000))
+    wanted = np.where(np.isfinite(amax), np.where(clean == 0, 0.0, wanted), np.nan)
+    return _rounded_scales(wanted, fmt, "ties_to_even")
+
+
+def _rounded_scales(wanted: NDArray[np.float64], fmt: Block, mode: str) -> NDArray[Any]:
+    """Round to scale codes; NaN and infinity get the NaN code."""
+    bad = ~np.isfinite(wanted)
+    codes = encode_values(np.where(bad, 0.0, wanted), fmt.scale, scale_request(mode))
     nan_code = fmt.scale.nan_code if isinstance(fmt.scale, Float) else None
     if bad.any() and nan_code is not None:
         codes = np.where(bad, codes.dtype.type(nan_code), codes)
@@ -181,12 +195,15 @@ def _asymmetric(low: NDArray[np.float64], high: NDArray[np.float64], layout: Lay
     codes = _scale_codes(_exact_steps.subtract(high, low), span, fmt)
     values = decode_codes(codes, fmt.scale)
     with np.errstate(invalid="ignore"):
-        offset = np.rint(_exact_steps.divide(-low, values))
+        exact = _exact_steps.divide(-low, values)
+        below = np.floor(exact)
+        upper_is_even = (below + element.min_integer) % 2 == 1  # the zero point is even, not the offset
+        offset = np.where(exact - below == 0.5, below + upper_is_even, np.rint(exact))
     zero = np.where(np.isfinite(offset), element.min_integer + offset, 0.0)
     zero = np.clip(zero, element.min_integer, element.max_integer)
 
     def scaled(x: NDArray[Any]) -> NDArray[np.float64]:
         return divide_blocks(x, values, layout)
 
-    stored = (zero.astype(np.int64) & ((1 << element.bits) - 1)).astype(codes.dtype if element.bits > 8 else np.uint8)
+    stored = (zero.astype(np.int64) & ((1 << element.bits) - 1)).astype(code_dtype(element.bits))
     return Scales(codes, values, scaled, zero_points=zero, zero_point_codes=stored)

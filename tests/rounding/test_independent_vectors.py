@@ -23,7 +23,9 @@ def numbers(codes: np.ndarray, fmt: str | Format) -> np.ndarray:
     return np.asarray(lowp.decode(codes, fmt))
 
 
-def check_codes(case: str, x: np.ndarray, fmt: Any, wanted: np.ndarray, skip: np.ndarray | bool = False, **how: Any) -> None:
+def check_codes(
+    case: str, x: np.ndarray, fmt: Any, wanted: np.ndarray, skip: np.ndarray | bool = False, **how: Any
+) -> None:
     """Encode and quantize `x` and compare with the codes `wanted`, except where `skip` says so or NaN has no code."""
     form = lowp.parse(fmt)
     wide = vf.cast(x)
@@ -32,7 +34,9 @@ def check_codes(case: str, x: np.ndarray, fmt: Any, wanted: np.ndarray, skip: np
     assert x.size > 100, case
     got = lowp.encode(x, form, **how).codes
     same = (got == wanted) | vf.same_numbers(numbers(got, form), numbers(wanted, form))
-    assert same.all(), f"{case}: {(~same).sum()} of {x.size} differ, first {x[~same][0]!r}: {got[~same][0]:#x}, not {wanted[~same][0]:#x}"
+    assert same.all(), (
+        f"{case}: {(~same).sum()} of {x.size} differ, first {x[~same][0]!r}: {got[~same][0]:#x}, not {wanted[~same][0]:#x}"
+    )
     values = lowp.quantize(vf.cast(x), form, **how)
     assert vf.same_numbers(values, numbers(wanted, form)).all(), case
 
@@ -120,7 +124,10 @@ def test_ap_fixed_in_every_mode(vectors: Vectors, name: str) -> None:
         assert not bad.size, (name, key, arrays["x"][bad[0]], got[bad[0]], wanted[bad[0]])
 
 
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "name",
+    ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "bfloat16", "float16"],
+)
 def test_torch_casts(vectors: Vectors, name: str) -> None:
     arrays = vectors("torch_casts/float8_casts")
     inputs = {
@@ -129,7 +136,10 @@ def test_torch_casts(vectors: Vectors, name: str) -> None:
         "f16": arrays["f16_in"].view(np.float16),
         "bf16": arrays["f16_in"].view(ml_dtypes.bfloat16),
     }
-    how = {"rounding": vf.ml_dtypes_mode(name), "overflow": "saturate" if name == "float8_e4m3fn" else "infinity_or_nan"}
+    how = {
+        "rounding": vf.ml_dtypes_mode(name),
+        "overflow": "saturate" if name == "float8_e4m3fn" else "infinity_or_nan",
+    }
     for source, x in inputs.items():
         wide = vf.cast(x)
         skip = vf.mistaken_e8m0(wide, name)
@@ -147,10 +157,19 @@ def test_torchao_casts_saturate(vectors: Vectors) -> None:
         check_codes(key, arrays["x"], name, arrays[key])
 
 
-_X86_MODES = {"n": "ties_to_even", "rne": "ties_to_even", "rn": "ties_to_even", "rd": "toward_negative", "ru": "toward_positive", "rz": "toward_zero"}
+_X86_MODES = {
+    "n": "ties_to_even",
+    "rne": "ties_to_even",
+    "rn": "ties_to_even",
+    "rd": "toward_negative",
+    "ru": "toward_positive",
+    "rz": "toward_zero",
+}
 
 
-@pytest.mark.parametrize(("instruction", "fmt"), [("vcvtps2ph", "float16"), ("vcvtpd2ph", "float16"), ("vcvtpd2ps", "float32")])
+@pytest.mark.parametrize(
+    ("instruction", "fmt"), [("vcvtps2ph", "float16"), ("vcvtpd2ph", "float16"), ("vcvtpd2ps", "float32")]
+)
 @pytest.mark.parametrize("suffix", ["rn", "rd", "ru", "rz"])
 def test_x86_conversions(vectors: Vectors, instruction: str, fmt: str, suffix: str) -> None:
     single = instruction == "vcvtps2ph"
@@ -166,7 +185,9 @@ def test_x86_bfloat16_conversion_but_for_subnormal_inputs(vectors: Vectors) -> N
     flushed = (np.abs(x) < np.finfo(np.float32).tiny) & (x != 0)
     check_codes("vcvtneps2bf16", x, "bfloat16", arrays["vcvtneps2bf16"], flushed, overflow="infinity_or_nan")
     codes = np.arange(1 << 16, dtype=np.uint16)
-    assert vf.same_numbers(lowp.decode(codes, "float16", dtype=np.float32), arrays["vcvtph2ps_all"].view(np.float32)).all()
+    assert vf.same_numbers(
+        lowp.decode(codes, "float16", dtype=np.float32), arrays["vcvtph2ps_all"].view(np.float32)
+    ).all()
     assert vf.same_numbers(lowp.values("float16"), arrays["vcvtph2pd_all"].view(np.float64)).all()
 
 
@@ -221,9 +242,7 @@ def test_microxcaling_floats_with_infinities(vectors: Vectors, name: str, fmt: s
         check_microxcaling(arrays, f"{name}_{key}_denorm1", fmt, rounding, "infinity_or_nan", largest)
 
 
-def check_microxcaling(
-    arrays: Any, key: str, fmt: Any, rounding: str, overflow: str, largest: float = np.inf
-) -> None:
+def check_microxcaling(arrays: Any, key: str, fmt: Any, rounding: str, overflow: str, largest: float = np.inf) -> None:
     """Compare values but for signs of zero, infinities, the top binade and exponents that its float32 log2 missed."""
     x = arrays["x"]
     kept = ~arrays["log2_edge"] & (np.abs(x) < min(2.0**127, largest))

@@ -55,8 +55,8 @@ DEFAULT_CASES = (
     Case("fixed8_6", "fixed8_4"),
     # codebooks
     Case("nf4_g64", "int8_row"),
-    Case("ternary_g64", "int8_row"),
-    Case("binary_g64", "int8_row"),
+    Case("ternary_g64_absmean", "int8_row"),
+    Case("binary_g64_absmean", "int8_row"),
 )
 #: Families by the class of a format, or of a block format's elements.
 FAMILIES = {"Float": "float", "Integer": "integer", "Fixed": "fixed point", "Codebook": "codebook"}
