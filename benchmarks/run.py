@@ -20,8 +20,8 @@ from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages only if told; NumPy always does
 
+import benchmarks.emulators  # noqa: F401 - enters its contenders
 import numpy as np
-from benchmarks import emulators as emulators  # enters its contenders
 from benchmarks.contenders import CONTENDERS, WORKS, Contender, Work
 from benchmarks.timing import Call, Timing, fitting_rows, take_turns
 

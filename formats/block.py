@@ -102,6 +102,16 @@ class Block(Format):
         return self.element.bits
 
     @property
+    def code_center(self) -> int:
+        """What integer codes count from: ggml's Q4_0 stores `n + 8`, Q5_0 `n + 16`."""
+        return {"ggml_q4_0": 8, "ggml_q5_0": 16}.get(self.recipe, 0)
+
+    @property
+    def has_minimum(self) -> bool:
+        """Whether a block stores its minimum, in the scale's format, to be added to `element * scale`."""
+        return self.recipe in ("ggml_q4_1", "ggml_q5_1")
+
+    @property
     def block_elements(self) -> int | None:
         """Elements that share a scale, or None where that depends on the array's shape."""
         if isinstance(self.size, tuple):
@@ -111,7 +121,7 @@ class Block(Format):
     @property
     def block_bits(self) -> int:
         """Storage bits of one block besides its elements: the scale and, if any, the zero point."""
-        if self.recipe in ("ggml_q4_1", "ggml_q5_1"):
+        if self.has_minimum:
             return 2 * self.scale.bits
         return self.scale.bits + (self.element.bits if self.zero_point else 0)
 
@@ -124,14 +134,22 @@ class Block(Format):
     @property
     def max(self) -> float:
         """Largest finite value, exact."""
-        tensor = self.tensor_scale.max if self.tensor_scale else 1.0
-        return self.element.max * self.scale.max * tensor
+        return self._end(self.element.max)
 
     @property
     def min(self) -> float:
-        """Most negative finite value."""
-        tensor = self.tensor_scale.max if self.tensor_scale else 1.0
-        return self.element.min * self.scale.max * tensor
+        """Most negative finite value, exact."""
+        return self._end(self.element.min)
+
+    def _end(self, element: float) -> float:
+        """The end of the range that an extreme element code leads to, under the largest scales."""
+        sign = 1.0 if element == self.element.max else -1.0
+        if self.zero_point:
+            element = sign * (self.element.max - self.element.min)
+        elif self.code_center:  # ggml's scales have a sign, so either end of the codes can be the largest value
+            element = sign * self.code_center
+        minimum = sign * self.scale.max if self.has_minimum else 0.0
+        return element * self.scale.max * (self.tensor_scale.max if self.tensor_scale else 1.0) + minimum
 
     def with_recipe(self, recipe: str) -> Block:
         """Return the same format with another scale recipe."""

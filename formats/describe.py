@@ -17,9 +17,6 @@ from lowp.formats.text import code_bits, code_hex, decimal, fields, hex_float, m
 
 _LIMITS = ("max", "min", "smallest_normal", "smallest_subnormal", "eps")
 _LABEL = 20  # columns
-#: ggml stores element + offset, and its scale may be negative, so that offset * |scale| is the largest value.
-_GGML_OFFSET = {"ggml_q4_0": 8, "ggml_q5_0": 16}
-_GGML_MINIMUM = ("ggml_q4_1", "ggml_q5_1")
 
 
 def describe(fmt: str | Format) -> str:
@@ -267,8 +264,8 @@ def _block_rows(fmt: Block) -> list[str]:
 
 
 def _block_formula(fmt: Block) -> str:
-    offset = _GGML_OFFSET.get(fmt.recipe) or ("zero point" if fmt.zero_point else "")
-    minimum = " + minimum" if fmt.recipe in _GGML_MINIMUM else ""
+    offset = fmt.code_center or ("zero point" if fmt.zero_point else "")
+    minimum = " + minimum" if fmt.has_minimum else ""
     element = f"(element - {offset})" if offset else "element"
     return f"{element} * scale{minimum}" + (" * tensor scale" if fmt.tensor_scale else "")
 
@@ -302,10 +299,8 @@ def _size(fmt: Block) -> str:
 def block_limits(fmt: Block) -> tuple[Fraction, Fraction]:
     """Largest and smallest positive value that some choice of scales can store."""
     scales = [fmt.scale] + ([fmt.tensor_scale] if fmt.tensor_scale else [])
-    element = Fraction(_GGML_OFFSET.get(fmt.recipe) or fmt.element.max) + (fmt.recipe in _GGML_MINIMUM)
-    largest = math.prod((Fraction(scale.max) for scale in scales), start=element)
     smallest = Fraction(fmt.element.smallest_subnormal)
-    return largest, math.prod((Fraction(scale.smallest_subnormal) for scale in scales), start=smallest)
+    return Fraction(fmt.max), math.prod((Fraction(scale.smallest_subnormal) for scale in scales), start=smallest)
 
 
 def _scalar_properties(fmt: ScalarFormat) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Float(ScalarFormat):
             return ("-inf" if negative else "inf") if is_infinity else "nan"
         value = self._magnitude(magnitude)
         if value == 0 and negative:
-            return "-0"
+            return "-0" if self.has_negative_zero else Fraction(0)
         return -value if negative else value
 
     def _magnitude(self, code: int) -> Fraction:

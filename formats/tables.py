@@ -116,5 +116,6 @@ def _decode_float(codes: NDArray[np.uint64], fmt: Float) -> NDArray[np.float64]:
         result[magnitude == fmt.infinity_code] = np.inf
     result = np.where(negative, -result, result)
     if fmt.signed and not fmt.has_negative_zero:
+        result += 0.0  # codes that flush to zero
         result[negative & (magnitude == 0)] = np.nan
     return np.asarray(result)

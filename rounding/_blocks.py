@@ -18,11 +18,9 @@ from lowp.rounding._wrap import WRAPPING
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.modes import rounding
 from lowp.rounding.recipes import (
-    CODE_CENTERS,
     FLOAT32_DECODING,
     Scales,
     choose_scales,
-    has_offsets,
     scale_values,
     stored_elements,
 )
@@ -79,7 +77,7 @@ def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
     values = scale_values(encoded.scales, fmt)
     elements = stored_elements(decode_codes(encoded.codes, fmt.element), fmt)
     offsets = None
-    if has_offsets(fmt):
+    if fmt.has_minimum:
         offsets = decode_codes(encoded.zero_points, fmt.scale)
     elif encoded.zero_points is not None:
         elements = elements - layout.spread(decode_codes(encoded.zero_points, fmt.element))
@@ -155,7 +153,7 @@ def representable_range(x: NDArray[Any], fmt: Block, axis: Any) -> tuple[NDArray
     request = make_request("ties_to_even", "saturate", 0, None, 0, "keep", ("keep",))
     layout, scales, _ = _prepare(x, fmt, request, axis)
     unit = layout.spread(scales.values) * (1.0 if scales.tensor_scale is None else scales.tensor_scale)
-    zero = CODE_CENTERS.get(fmt.recipe, 0) if scales.zero_points is None else layout.spread(scales.zero_points)
+    zero = fmt.code_center if scales.zero_points is None else layout.spread(scales.zero_points)
     offset = 0.0 if scales.offsets is None else layout.spread(scales.offsets)
     ends = (fmt.element.min - zero) * unit + offset, (fmt.element.max - zero) * unit + offset
     return np.minimum(*ends), np.maximum(*ends)

@@ -25,8 +25,6 @@ from lowp.rounding._layout import Layout
 from lowp.rounding._scalar import encode_values
 from lowp.rounding.request import Request, make_request
 
-#: What the unsigned element codes of a recipe count from: Q4_0 stores `n + 8`.
-CODE_CENTERS = {"ggml_q4_0": 8, "ggml_q5_0": 16}
 #: Recipes of systems that decode in two float32 steps: scale times tensor scale, then times the element.
 FLOAT32_DECODING = ("nvfp4_torchao", "nvfp4_modelopt")
 
@@ -92,13 +90,7 @@ def stored_elements(elements: NDArray[Any], fmt: Block) -> NDArray[Any]:
     """Return what decoded element codes count for: less the center, and without the -0 that two systems read as +0."""
     if fmt.recipe in ("ggml_mxfp4", "nvfp4_modelopt"):
         return elements + 0.0
-    center = CODE_CENTERS.get(fmt.recipe)
-    return elements - center if center else elements
-
-
-def has_offsets(fmt: Block) -> bool:
-    """Return whether blocks store a minimum in the scale format, which is added to `element * scale`."""
-    return fmt.recipe in ("ggml_q4_1", "ggml_q5_1")
+    return elements - fmt.code_center if fmt.code_center else elements
 
 
 def scale_values(codes: NDArray[Any], fmt: Block) -> NDArray[np.float64]:
