@@ -190,7 +190,7 @@ def _checked_size(size: object) -> int | tuple[int, int] | str:
             )
         return size
     pair = size if isinstance(size, tuple | list) else (size,)
-    if len(pair) > 2 or any(isinstance(n, bool) or not hasattr(n, "__index__") or n < 1 for n in pair):
+    if not 1 <= len(pair) <= 2 or any(isinstance(n, bool) or not hasattr(n, "__index__") or n < 1 for n in pair):
         raise FormatError(f"size={size!r} must be a positive integer, (rows, columns), 'row' or 'tensor'.")
     numbers = [int(n) for n in pair]
     return numbers[0] if not isinstance(size, tuple | list) else (numbers[0], numbers[-1])

@@ -89,7 +89,7 @@ def _power_of_two(
     """Power-of-two scales along the last axis: everything in one pass."""
     rule = _scale_rule(fmt)
     element = fmt.element
-    last = axis in (-1, x.ndim - 1) and isinstance(axis, int)
+    last = axis in (-1, x.ndim - 1) and isinstance(axis, int) and not isinstance(axis, bool)
     if rule is None or x.dtype != np.float32 or not last or x.ndim == 0 or x.size == 0 or not isinstance(fmt.size, int):
         return None
     if (

@@ -22,8 +22,11 @@ def blocks(shape: tuple[int, ...], fmt: Block, axis: Any) -> Iterator[tuple[tupl
     size_of = {a % len(shape): max(int(s), 1) for a, s in zip(axes, sizes, strict=True)}
     counts = [-(-n // size_of.get(a, 1)) for a, n in enumerate(shape)]
     for place in itertools.product(*map(range, counts)):
-        yield place, tuple(
-            slice(i * size_of.get(a, 1), min((i + 1) * size_of.get(a, 1), shape[a])) for a, i in enumerate(place)
+        yield (
+            place,
+            tuple(
+                slice(i * size_of.get(a, 1), min((i + 1) * size_of.get(a, 1), shape[a])) for a, i in enumerate(place)
+            ),
         )
 
 
@@ -31,7 +34,9 @@ def encoded(x: np.ndarray, fmt: Block, axis: Any = -1) -> tuple[np.ndarray, dict
     """Return the codes, and for the place of each block its scale code and zero point."""
     codes, scales = np.zeros(x.shape, np.int64), {}
     for place, part in blocks(x.shape, fmt, axis):
-        scale, block, zero = encode_block(x[part].ravel().tolist(), fmt.element, fmt.scale, fmt.recipe, zero_point=fmt.zero_point)
+        scale, block, zero = encode_block(
+            x[part].ravel().tolist(), fmt.element, fmt.scale, fmt.recipe, zero_point=fmt.zero_point
+        )
         codes[part] = np.array(block).reshape(x[part].shape)
         scales[place] = (scale, zero)
     return codes, scales

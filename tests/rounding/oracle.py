@@ -8,7 +8,7 @@ the fast paths is used.
 import math
 import sys
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -17,26 +17,43 @@ from lowp.formats.spec import ScalarFormat, finite_values
 from lowp.rounding import exact
 
 
-@lru_cache(maxsize=64)
-def turning_points(fmt: ScalarFormat, mode: str, overflow: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ascending float64 numbers and the code of every number from each of them up to the next."""
-    probes = sorted(_probes(fmt))
-    codes = [exact.encode(p, fmt, mode, overflow, nan="max") for p in probes]
-    return np.array(probes), np.array(codes)
+class Oracle:
+    """The oracle's codes of an array of numbers that are not NaN, for any mode; the search is done once."""
+
+    def __init__(self, x: np.ndarray, fmt: ScalarFormat) -> None:
+        """Find the turning point at or below each number."""
+        self.fmt = fmt
+        wide = x.astype(np.float64)
+        self.position = np.searchsorted(np.array(turning_points(fmt)), wide, side="right") - 1
+        self.negative_zero = np.flatnonzero((wide == 0) & np.signbit(wide))
+
+    def codes(self, mode: str, overflow: str) -> np.ndarray:
+        """Return the codes under a deterministic mode."""
+        result = answers(self.fmt, mode, overflow)[self.position]
+        result[self.negative_zero] = exact.encode("-0", self.fmt, mode, overflow, nan="max")
+        return result
 
 
-def _probes(fmt: ScalarFormat) -> set[float]:
+@cache
+def answers(fmt: ScalarFormat, mode: str, overflow: str) -> np.ndarray:
+    """Return the oracle's code at each turning point, which holds up to the next one."""
+    codes = [exact.encode(p, fmt, mode, overflow, nan="max") for p in turning_points(fmt)]
+    return np.array(codes, dtype=np.uint16)
+
+
+@cache
+def turning_points(fmt: ScalarFormat) -> tuple[float, ...]:
+    """Return, ascending, every float64 at which some mode can change the code."""
     values = finite_values(fmt)
     grid = sorted({*values, *(-v for v in values), Fraction(0), *_beyond(values)})
     points = {-math.inf, math.inf, -sys.float_info.max, sys.float_info.max}
     for lower, upper in pairwise(grid):
-        middle = (lower + upper) / 2
-        for candidate in (lower, middle, upper):
+        for candidate in (lower, (lower + upper) / 2, upper):
             point = float(candidate)
             points |= {point, math.nextafter(point, math.inf), math.nextafter(point, -math.inf)}
     for threshold in getattr(fmt, "thresholds", None) or ():
         points |= {threshold, math.nextafter(threshold, math.inf)}
-    return points
+    return tuple(sorted(points))
 
 
 def _beyond(values: tuple[Fraction, ...]) -> list[Fraction]:
@@ -45,12 +62,3 @@ def _beyond(values: tuple[Fraction, ...]) -> list[Fraction]:
     ends = [top + k * step for k in range(1, 4)] + [top * 2**k for k in range(1, 5)]
     bottom = values[0]
     return ends + [-e for e in ends] + [bottom - k * step for k in range(1, 4)]
-
-
-def codes(x: np.ndarray, fmt: ScalarFormat, mode: str, overflow: str) -> np.ndarray:
-    """Return the oracle's codes of numbers that are not NaN; -0 is answered apart."""
-    points, answers = turning_points(fmt, mode, overflow)
-    wide = x.astype(np.float64)
-    result = answers[np.searchsorted(points, wide, side="right") - 1]
-    negative_zero = (wide == 0) & np.signbit(wide)
-    return np.where(negative_zero, exact.encode("-0", fmt, mode, overflow, nan="max"), result)

@@ -54,7 +54,9 @@ def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     x = rng.standard_normal(shape) * np.exp2(rng.integers(-20, 20, shape[:-1] + (1,)))
     lattice = rng.integers(-28, 29, shape) / 4.0
     x = np.where(rng.random(shape) < 0.4, lattice, x)
-    return np.where(rng.random(shape) < 0.1, rng.choice([0.0, -0.0, 1e-30, -3e-39, 2.0**-126], shape), x).astype(np.float32)
+    return np.where(rng.random(shape) < 0.1, rng.choice([0.0, -0.0, 1e-30, -3e-39, 2.0**-126], shape), x).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -77,13 +79,20 @@ def test_blocks_run_along_any_axis(name: str) -> None:
 @pytest.mark.parametrize("name", ["mxfp4", "mxfp8", "int4 fp32", "uint4 asymmetric", "nf4"])
 def test_extreme_blocks(name: str) -> None:
     info = np.finfo(np.float32)
-    ends = np.float32([info.max, info.tiny, info.smallest_subnormal, 3 * info.smallest_subnormal, 1.5e-39, 2.0**126, 2.0**127])
+    ends = np.float32(
+        [info.max, info.tiny, info.smallest_subnormal, 3 * info.smallest_subnormal, 1.5e-39, 2.0**126, 2.0**127]
+    )
     ends = ends[:-1] if name == "mxfp4" else ends
-    x = np.stack([np.float32([e, -e / 2, 0, e / 8]) for e in ends] + [np.zeros(4, np.float32), -np.zeros(4, np.float32)])
+    x = np.stack(
+        [np.float32([e, -e / 2, 0, e / 8]) for e in ends] + [np.zeros(4, np.float32), -np.zeros(4, np.float32)]
+    )
     check(x, BLOCKS[name])
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9), st.sampled_from(sorted(BLOCKS)))
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9),
+    st.sampled_from(sorted(BLOCKS)),
+)
 @few
 def test_any_numbers(values: list[float], name: str) -> None:
     check(np.float32([values]), BLOCKS[name])

@@ -63,11 +63,15 @@ class TestDtypes:
         assert np.array_equal(*codes)
         assert codes[0].dtype.itemsize * 8 == max(8, 1 << (lowp.parse(name).bits - 1).bit_length())
 
-    @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+    @pytest.mark.parametrize(
+        "dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+    )
     def test_integers_of_every_width_are_exact(self, dtype: Any) -> None:
         info = np.iinfo(dtype)
         rng = np.random.default_rng(0)
-        x = np.concatenate([rng.integers(info.min, info.max, 60, dtype=dtype, endpoint=True), np.array([info.min, info.max], dtype)])
+        x = np.concatenate(
+            [rng.integers(info.min, info.max, 60, dtype=dtype, endpoint=True), np.array([info.min, info.max], dtype)]
+        )
         for name in ("float8_e5m2", "int4", "bfloat16", "float32"):
             for mode in DETERMINISTIC:
                 assert lowp.encode(x, name, mode).codes.tolist() == exactly(x.tolist(), name, mode)
@@ -85,7 +89,9 @@ class TestDtypes:
                     x.tolist(), name, mode, "infinity_or_nan"
                 ), (name, mode)
         signs = -x if dtype == np.int64 else x
-        assert lowp.encode(signs, "float32", "toward_negative").codes.tolist() == exactly(signs.tolist(), "float32", "toward_negative")
+        assert lowp.encode(signs, "float32", "toward_negative").codes.tolist() == exactly(
+            signs.tolist(), "float32", "toward_negative"
+        )
 
     def test_a_single_integer_one_beyond_float64_is_not_lost(self) -> None:
         assert lowp.quantize(np.array([2**53 + 1]), "float32", "toward_positive").tolist() == [2.0**53 + 2.0**30]
@@ -149,7 +155,9 @@ class TestDtypes:
         assert lowp.encode(nan, name, overflow=overflow, nan="zero").codes == exact.encode(0, name)
         assert lowp.encode(nan, name, overflow=overflow, nan="max").codes == exact.encode("inf", name)
         for verb in (lowp.quantize, lowp.encode):
-            with pytest.raises(lowp.RangeError, match=f"x holds NaN, and '{name}' has no code for it; pass nan='zero' or nan='max'"):
+            with pytest.raises(
+                lowp.RangeError, match=f"x holds NaN, and '{name}' has no code for it; pass nan='zero' or nan='max'"
+            ):
                 verb(nan, name, overflow=overflow, nan="error")
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -208,7 +216,13 @@ class TestShapesAndMemory:
             assert np.array_equal(lowp.encode(x, name).codes, codes), kind
             assert np.array_equal(x, before), kind
 
-    @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5), elements=st.floats(width=32, allow_nan=False)))
+    @given(
+        hnp.arrays(
+            np.float32,
+            hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+            elements=st.floats(width=32, allow_nan=False),
+        )
+    )
     @few
     def test_every_shape_is_kept_and_every_element_rounded_alone(self, x: np.ndarray) -> None:
         got = lowp.quantize(x, "float6_e3m2fn")
@@ -246,7 +260,9 @@ def _unaligned(x: np.ndarray) -> np.ndarray:
 
 
 class TestOut:
-    @pytest.mark.parametrize("name", ["float8_e4m3fn", "nf4", "int8", "fixed32_16", "float64", "mxfp4", "int4_g32", "nvfp4"])
+    @pytest.mark.parametrize(
+        "name", ["float8_e4m3fn", "nf4", "int8", "fixed32_16", "float64", "mxfp4", "int4_g32", "nvfp4"]
+    )
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     @pytest.mark.parametrize("mode", ["ties_to_even", "to_odd"])
     def test_out_takes_the_result(self, name: str, dtype: Any, mode: str) -> None:
@@ -265,7 +281,9 @@ class TestOut:
     @pytest.mark.parametrize("name", ["float8_e4m3fn", "nf4", "int8", "mxfp4", "int4_g32"])
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("shift", [1, 32, 33])
-    def test_out_that_overlaps_the_input_elsewhere_gets_the_right_result(self, name: str, dtype: Any, shift: int) -> None:
+    def test_out_that_overlaps_the_input_elsewhere_gets_the_right_result(
+        self, name: str, dtype: Any, shift: int
+    ) -> None:
         memory = np.linspace(-300, 300, 32 * 40).astype(dtype)
         for source, target in ((slice(None, -shift), slice(shift, None)), (slice(shift, None), slice(None, -shift))):
             for mode in ("ties_to_even", "to_odd"):
@@ -303,7 +321,9 @@ class TestOut:
 class TestThreads:
     @pytest.mark.parametrize("mode", ["ties_to_even", "to_odd", "stochastic_a"])
     @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e8m0fnu", "int8", "nf4", "mxfp4", "mxfp8_e5m2_rceil"])
-    def test_results_do_not_depend_on_the_number_of_threads(self, name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_results_do_not_depend_on_the_number_of_threads(
+        self, name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         count = SERIAL_BELOW + 32 * 7
         x = np.random.default_rng(4).standard_normal(count).astype(np.float32)
         results = []
@@ -311,8 +331,14 @@ class TestThreads:
             monkeypatch.setenv("LOWP_NUM_THREADS", threads)
             results.append((lowp.quantize(x, name, mode, seed=3), lowp.encode(x, name, mode, seed=3).codes))
         small = 32 * 8
-        results.append(tuple(np.concatenate([r[:small], results[0][i][small:]]) for i, r in enumerate((
-            lowp.quantize(x[:small], name, mode, seed=3), lowp.encode(x[:small], name, mode, seed=3).codes))))
+        results.append(
+            tuple(
+                np.concatenate([r[:small], results[0][i][small:]])
+                for i, r in enumerate(
+                    (lowp.quantize(x[:small], name, mode, seed=3), lowp.encode(x[:small], name, mode, seed=3).codes)
+                )
+            )
+        )
         for values, codes in results[1:]:
             assert np.array_equal(values, results[0][0])
             assert np.array_equal(codes, results[0][1])
@@ -330,12 +356,17 @@ class TestRandomBits:
             for start in (0, 5, 2**32 - 2, 2**40):
                 assert words(keys(seed), start, 5).tolist() == [word(seed, start + i) for i in range(5)]
 
-    @given(st.integers(0, 2**64 - 1), st.integers(1, 32), st.sampled_from(["stochastic_a", "stochastic_b", "stochastic_c", "stochastic_equal"]))
+    @given(
+        st.integers(0, 2**64 - 1),
+        st.integers(1, 32),
+        st.sampled_from(["stochastic_a", "stochastic_b", "stochastic_c", "stochastic_equal"]),
+    )
     @few
     def test_bits_depend_on_seed_and_position_alone(self, seed: int, bits: int, mode: str) -> None:
         x = np.linspace(-7, 7, 48).reshape(4, 12)
         wanted = [
-            exact.encode(v, "float4_e2m1fn", mode, random=word(seed, i), random_bits=bits) for i, v in enumerate(x.ravel().tolist())
+            exact.encode(v, "float4_e2m1fn", mode, random=word(seed, i), random_bits=bits)
+            for i, v in enumerate(x.ravel().tolist())
         ]
         how: dict[str, Any] = {"seed": seed, "random_bits": bits}
         for y in (x, np.asfortranarray(x), x.astype(np.float32) if False else x.reshape(2, 24), x.ravel()):
