@@ -17,7 +17,7 @@ SCALE_RECIPES = {
     "even": "amax rounded to the element's precision (half up), then floor, as torchao EVEN",
     "rceil": "amax / max rounded up in the scale format, as cuBLAS and TransformerEngine MXFP8; never clips",
     "round": "amax / max rounded to nearest, ties to even, in the scale format",
-    "absmean": "mean magnitude (summed in float64) rounded to nearest in the scale format, as BitNet b1.58 and XNOR-Net",
+    "absmean": "mean magnitude (summed in float64) rounded to nearest in the scale format, as BitNet b1.58, XNOR-Net",
     "nvfp4_te": "NVFP4 as TransformerEngine computes it in float32, tensor scale included",
     "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",
     "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -34,6 +35,24 @@ def applies(fmt: ScalarFormat, mode: Rounding) -> bool:
     if isinstance(fmt, Integer | Fixed):
         return 1 < fmt.bits <= 20 and fits_float32(fmt) and abs(fmt.fraction_bits) <= 80
     return False
+
+
+def has_float32_exponents(fmt: ScalarFormat, mode: Rounding) -> bool:
+    """Whether a format is float32 with fewer mantissa bits, as bfloat16 and TF32, rounded to nearest even."""
+    if not isinstance(fmt, Float) or mode.name != "ties_to_even":
+        return False
+    return fmt.exponent_bits == 8 and fmt.bias == 127 and 1 <= fmt.mantissa_bits <= 22 and fmt.subnormals and fmt.signed
+
+
+@lru_cache(maxsize=64)
+def shift_plan(fmt: Float, mode: Rounding, overflow: str) -> NDArray[np.int32]:
+    """Return the bits to drop, the largest value and the special results as float32 bits."""
+    plan = lower(fmt, mode, overflow, 32)
+    over, infinity = (
+        (plan.overflow_bits, plan.overflow_bits_negative),
+        (plan.infinity_bits, plan.infinity_bits_negative),
+    )
+    return np.array([23 - fmt.mantissa_bits, plan.max_bits, *over, *infinity, plan.negative_zero], np.int32)
 
 
 class FastPlan:
@@ -87,6 +106,23 @@ def quantize_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
         at_infinity = inf_negative if negative else inf
         signed = at_infinity if abs(v) == infinity else signed
         out[i] = v if v != v else signed
+
+
+@_compile
+def quantize_float32_exponents(x: Any, out: Any, plan: Any) -> None:
+    """Round float32 bits (int32 views) to fewer mantissa bits; carries run into the exponent by themselves."""
+    shift, top, negative_zero = plan[0], plan[1], plan[6] == 1
+    over, over_negative, inf, inf_negative = plan[2], plan[3], plan[4], plan[5]
+    below_half = np.int32((1 << (shift - 1)) - 1)
+    kept = np.int32(-1 << shift)
+    for i in range(x.size):
+        b = x[i]
+        mag = np.int32(b & np.int32(0x7FFFFFFF))
+        r = np.int32(np.int32(mag + np.int32(below_half + np.int32((mag >> shift) & 1))) & kept)
+        value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
+        value = (over_negative if b < 0 else over) if r > top else value
+        value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value
+        out[i] = b if mag > 0x7F800000 else value
 
 
 @_compile

@@ -97,7 +97,7 @@ class Layout:
         """Return the largest magnitude of each block."""
         if x.dtype == np.float32 and x.flags.c_contiguous and self.consecutive:
             low, high = self.extremes(x)
-            return np.abs(np.maximum(-low, high))  # of two zeros, maximum may pick -0
+            return np.asarray(np.abs(np.maximum(-low, high)))  # of two zeros, maximum may pick -0
         return self.reduce(np.abs(x), np.max)
 
 

@@ -101,18 +101,20 @@ def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, 
 
 def _run_fast(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request) -> bool:
     """Run the float32 nearest-even kernel if it serves the format; say whether it did."""
-    from lowp.rounding._fast_kernels import applies, fast_plan, quantize_nearest_even
+    from lowp.rounding import _fast_kernels as fast
 
-    if not applies(fmt, request.mode):
+    source, sink = x.reshape(-1), result.reshape(-1)
+    if fast.has_float32_exponents(fmt, request.mode):
+        assert isinstance(fmt, Float)
+        shift = fast.shift_plan(fmt, request.mode, request.overflow)
+        bits, rounded = source.view(np.int32), sink.view(np.int32)
+        split(x.size, lambda a, b: fast.quantize_float32_exponents(bits[a:b], rounded[a:b], shift))
+        return True
+    if not fast.applies(fmt, request.mode):
         return False
     assert isinstance(fmt, Float | Integer | Fixed)
-    plan = fast_plan(fmt, request.mode, request.overflow)
-    source, sink = x.reshape(-1), result.reshape(-1)
-
-    def part(a: int, b: int) -> None:
-        quantize_nearest_even(source[a:b], sink[a:b], plan.integers, plan.floats)
-
-    split(x.size, part)
+    plan = fast.fast_plan(fmt, request.mode, request.overflow)
+    split(x.size, lambda a, b: fast.quantize_nearest_even(source[a:b], sink[a:b], plan.integers, plan.floats))
     return True
 
 

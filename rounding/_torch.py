@@ -134,13 +134,14 @@ def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tenso
     return torch.from_numpy(np.asarray((floats >= low) & (floats <= high))).to(x.device)
 
 
-def _into(out: torch.Tensor, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _into(out: Any, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(out, torch.Tensor) or out.shape != result.shape or out.dtype != result.dtype:
         raise ArgumentError(
             f"out must be a tensor of shape {tuple(x.shape)} and dtype {result.dtype}, not {out!r:.80}."
         )
     with torch.no_grad():
-        return out.copy_(result)
+        out.copy_(result)
+    return out
 
 
 def encode_tensor(
@@ -167,7 +168,7 @@ def encode_tensor(
         encoded = Encoded(encode_values(floats, resolved, request), resolved)
 
     def tensor(part: Any) -> Any:
-        return None if part is None else torch.from_numpy(np.require(part, requirements="CW")).to(x.device)
+        return None if part is None else torch.from_numpy(np.require(part, requirements=["C", "W"])).to(x.device)
 
     return replace(
         encoded,

@@ -111,7 +111,8 @@ def lower(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, width: in
 def lower_to_array(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, width: int) -> NDArray[np.int64]:
     """Return the plan as the int64 array that compiled kernels take."""
     plan = lower(fmt, mode, overflow, width)
-    array = np.array([n - (1 << 64) if n >> 63 > 0 else n for n in plan], dtype=np.int64)  # codes of 64 bits keep their bits
+    signed = [n - (1 << 64) if n >> 63 > 0 else n for n in plan]  # codes of 64 bits keep their bits
+    array = np.array(signed, dtype=np.int64)
     array.flags.writeable = False
     return array
 

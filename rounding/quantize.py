@@ -151,8 +151,8 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
     """Return the values of codes.
 
     NaN, infinities and -0 come back as such. Scalar formats decode exactly; block formats multiply element, scale and
-    tensor scale and round the exact product once to `dtype`; the recipes "nvfp4_torchao" and "nvfp4_modelopt" in the two
-    float32 steps of their systems.
+    tensor scale and round the exact product once to `dtype` (the recipes "nvfp4_torchao" and "nvfp4_modelopt": in the
+    two float32 steps of their systems).
 
     Args:
         codes: An `Encoded`, or codes (any integer array, list or number) together with `fmt`.
@@ -198,7 +198,7 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
 
 def _float_dtype(dtype: Any) -> np.dtype[Any]:
     try:
-        target = np.dtype(dtype)
+        target: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         target = np.dtype(object)
     if not is_float(target):

@@ -1,5 +1,6 @@
 """Names to formats and back."""
 
+import contextlib
 import re
 
 import pytest
@@ -62,7 +63,9 @@ def test_names_of_floats_read_back(fmt: Float) -> None:
         assert lowp.parse(name) == fmt, name
 
 
-@pytest.mark.parametrize("fmt", [Float(3, 2, specials="fn"), Float(2, 3, specials="fn"), Float(2, 1, specials="fn"), Float(2, 1)])
+@pytest.mark.parametrize(
+    "fmt", [Float(3, 2, specials="fn"), Float(2, 3, specials="fn"), Float(2, 1, specials="fn"), Float(2, 1)]
+)
 def test_a_format_never_has_the_name_of_another(fmt: Float) -> None:
     assert fmt.name not in REGISTRY
     assert lowp.parse(fmt.name) == fmt
@@ -141,7 +144,13 @@ def test_names_by_rule(name: str, fmt: Format) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("float8_e4m3nf", "float8_e4m3fn"), ("mxpf4", "mxfp4"), ("nf5", "nf4"), ("bfloat17", "bfloat16"), ("intt4", "int4")],
+    [
+        ("float8_e4m3nf", "float8_e4m3fn"),
+        ("mxpf4", "mxfp4"),
+        ("nf5", "nf4"),
+        ("bfloat17", "bfloat16"),
+        ("intt4", "int4"),
+    ],
 )
 def test_unknown_names_get_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(lowp.FormatError, match=re.escape(f"format={name!r} is not known. Did you mean")) as caught:
@@ -191,17 +200,18 @@ def test_names_that_stand_for_nothing(name: str, message: str) -> None:
 
 @pytest.mark.parametrize("thing", [None, 8, 1.5, b"fp8", ["fp8"], float])
 def test_only_names_and_formats_are_formats(thing: object) -> None:
-    with pytest.raises(lowp.ArgumentTypeError, match=re.escape(f"format={thing!r} must be a name or a Format, not {type(thing).__name__}")):
+    with pytest.raises(
+        lowp.ArgumentTypeError,
+        match=re.escape(f"format={thing!r} must be a name or a Format, not {type(thing).__name__}"),
+    ):
         lowp.parse(thing)  # type: ignore[arg-type]
 
 
 @given(st.text(max_size=20))
 @many
 def test_any_text_is_a_format_or_a_format_error(text: str) -> None:
-    try:
+    with contextlib.suppress(lowp.FormatError):  # the only error there may be
         assert isinstance(lowp.parse(text), Format)
-    except lowp.FormatError as error:
-        assert str(error)
 
 
 def test_labels_do_not_enter_equality() -> None:

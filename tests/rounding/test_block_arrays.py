@@ -51,7 +51,7 @@ BLOCKS = {
 def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Blocks of all sizes: normal numbers times a power of two, lattice points and ties, zeros, extremes."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape) * np.exp2(rng.integers(-20, 20, shape[:-1] + (1,)))
+    x = rng.standard_normal(shape) * np.exp2(rng.integers(-20, 20, (*shape[:-1], 1)))
     lattice = rng.integers(-28, 29, shape) / 4.0
     x = np.where(rng.random(shape) < 0.4, lattice, x)
     return np.where(rng.random(shape) < 0.1, rng.choice([0.0, -0.0, 1e-30, -3e-39, 2.0**-126], shape), x).astype(
@@ -120,8 +120,12 @@ def check(x: np.ndarray, fmt: Block, axis: Any = -1) -> None:
 @pytest.mark.parametrize("shape", [(256, 384), (130, 129), (128, 16), (1, 1)])
 def test_large_tiles_and_sixteen_by_sixteen(name: str, shape: tuple[int, int]) -> None:
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    fmt = {"fp8_tile128": lowp.parse(name), "nvfp4": Block("float4_e2m1fn", (16, 16), "float8_e4m3fn", "float32", recipe="nvfp4_te"),
-           "mxfp4": Block("float4_e2m1fn", (16, 16))}[name]  # fmt: skip
+    tiles = {
+        "fp8_tile128": lowp.parse(name),
+        "nvfp4": Block("float4_e2m1fn", (16, 16), "float8_e4m3fn", "float32", recipe="nvfp4_te"),
+        "mxfp4": Block("float4_e2m1fn", (16, 16)),
+    }
+    fmt = tiles[name]
     assert isinstance(fmt, Block)
     assert isinstance(fmt.size, tuple)
     q = lowp.encode(x, fmt)
@@ -182,7 +186,8 @@ class TestEveryRegisteredFormat:
 
 def test_true_sizes_by_hand() -> None:
     x = np.ones((2, 64), np.float32)
-    sizes = {"mxfp4": 64 + 4, "nvfp4": 64 + 8 + 4, "int4_g32_asym_fp16": 64 + 4 * 2 + 2, "int8_row": 128 + 8, "int3_g64": 48 + 8,
+    sizes = {"mxfp4": 64 + 4, "nvfp4": 64 + 8 + 4, "int4_g32_asym_fp16": 64 + 4 * 2 + 2, "int8_row": 128 + 8,
+             "int3_g64": 48 + 8,
              "ternary": 32, "float6_e3m2fn": 96, "ggml_q4_1": 64 + 4 * 4, "tf32": 304}  # fmt: skip
     assert {name: lowp.encode(x, name).nbytes for name in sizes} == sizes
 

@@ -1,4 +1,4 @@
-"""Every kind of array that `quantize` and `encode` take: dtypes, shapes, memory layouts, `out`, threads, random bits."""
+"""Every kind of array that `quantize` and `encode` take: dtypes, shapes, memory, `out`, threads, random bits."""
 
 from typing import Any
 
@@ -56,12 +56,17 @@ class TestDtypes:
         x = every_kind(name=name)
         if name in ("int32", "uint32"):
             x = x[~(np.abs(x) > 2**23)]
-        single, double = lowp.quantize(x, name), lowp.quantize(cast(x), name)
-        assert single.dtype == np.float32
-        assert same_numbers(cast(single), cast(cast(double, np.float32))).all()
-        codes = [lowp.encode(v, name, nan="zero").codes for v in (x, cast(x))]
-        assert np.array_equal(*codes)
-        assert codes[0].dtype.itemsize * 8 == max(8, 1 << (lowp.parse(name).bits - 1).bit_length())
+        wide, fmt = cast(x), lowp.parse(name)
+        assert isinstance(fmt, ScalarFormat)
+        for overflow in ("saturate", "propagate", "infinity_or_nan", *(["saturate_zero"] if "int" in name else [])):
+            for mode in DETERMINISTIC:
+                single, double = (lowp.quantize(v, name, mode, overflow) for v in (x, wide))
+                assert single.dtype == np.float32
+                assert same_numbers(cast(single), cast(cast(double, np.float32))).all(), (mode, overflow)
+                codes = [lowp.encode(v, name, mode, overflow, nan="zero").codes for v in (x, wide)]
+                assert np.array_equal(*codes), (mode, overflow)
+            assert same_numbers(lowp.decode(codes[1], name)[~np.isnan(wide)], double[~np.isnan(wide)]).all()
+        assert codes[0].dtype.itemsize * 8 == max(8, 1 << (fmt.bits - 1).bit_length())
 
     @pytest.mark.parametrize(
         "dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]

@@ -69,8 +69,8 @@ def mistaken_e8m0(x: np.ndarray, name: str) -> np.ndarray:
 def beyond_the_rules(fmt: Format, x: np.ndarray, mode: str) -> np.ndarray:
     """Where gfloat leaves the finite range although P3109 stays at its end (without saturation, `x` not NaN).
 
-    Without infinities P3109 clamps, gfloat gives NaN or raises. Rounding to odd stops at the largest finite value if its
-    code is odd, as P3109 says for unsigned formats; gfloat goes on.
+    Without infinities P3109 clamps, gfloat gives NaN or raises. Rounding to odd stops at the largest finite value if
+    its code is odd, as P3109 says for unsigned formats; gfloat goes on.
     """
     assert isinstance(fmt, Float)
     if fmt.specials in ("finite", "p3109_finite"):
