@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lowp
@@ -56,6 +56,8 @@ def test_every_code_means_its_value_and_every_value_has_its_code(fmt: Codebook) 
 
 
 @given(codebooks(), st.integers(0, 2**32))
+@example(Codebook([-1.0, 1.0]), 0)
+@example(Codebook([-2.0, -1.0, 1.0, 2.0], codes=[0, 2, 4, 6]), 1)
 @settings(few, max_examples=20)
 def test_every_mode_is_the_oracles(fmt: Codebook, seed: int) -> None:
     ordered = [Fraction(v) for v in fmt.values]

@@ -25,6 +25,8 @@ BLOCKS = {
     "mxfp8": Block("float8_e4m3fn", 8),
     "mxfp8 e5m2 rceil": Block("float8_e5m2", 5, recipe="rceil"),
     "mxfp6 even": Block("float6_e2m3fn", 4, recipe="even"),
+    "elements below one": Block("e2m1b5f", 4),
+    "elements far below one, ceil": Block("fixed8_11_sym", 4, recipe="ceil"),
     "mxint8": Block(lowp.Fixed(8, 6, symmetric=True), 4),
     "mxint8 even": Block(lowp.Fixed(8, 6, symmetric=True), 4, recipe="even"),
     "int4 fp32": Block("int4", 4, "float32"),
@@ -76,7 +78,10 @@ def test_blocks_run_along_any_axis(name: str) -> None:
         check(x, fmt, axis)
 
 
-@pytest.mark.parametrize("name", ["mxfp4", "mxfp8", "int4 fp32", "uint4 asymmetric", "nf4"])
+@pytest.mark.parametrize(
+    "name",
+    ["mxfp4", "mxfp8", "int4 fp32", "uint4 asymmetric", "nf4", "elements below one", "elements far below one, ceil"],
+)
 def test_extreme_blocks(name: str) -> None:
     info = np.finfo(np.float32)
     ends = np.float32(
