@@ -35,7 +35,7 @@ class Format(ABC):
 
     @abstractmethod
     def generated_name(self) -> str:
-        """The name made from the parameters alone; `parse` reads it back."""
+        """The name made from the parameters alone; `parse` reads it back (not a codebook's label)."""
 
     @property
     def name(self) -> str:

@@ -2,6 +2,6 @@
 
 from lowp.rounding import exact
 from lowp.rounding.encoded import Encoded
-from lowp.rounding.quantize import decode, encode, quantize
+from lowp.rounding.verbs import decode, encode, quantize
 
 __all__ = ["Encoded", "decode", "encode", "exact", "quantize"]

@@ -13,7 +13,7 @@ SERIAL_BELOW = 1 << 18
 def thread_count() -> int:
     """Return how many cores this process may use (`LOWP_NUM_THREADS` overrides)."""
     setting = os.environ.get("LOWP_NUM_THREADS", "")
-    if setting.isdigit() and int(setting) > 0:
+    if setting.isdecimal() and int(setting) > 0:
         return int(setting)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -96,11 +96,12 @@ def _away(
     if mode.variant == 4:
         return np.asarray(((x != near) & (words >> np.uint32(31) != 0)) | (x == far))
     r = (words >> np.uint32(32 - n)).astype(np.int64)
-    nu = np.abs(x - near) / np.abs(far - near)
+    with np.errstate(over="ignore", invalid="ignore"):  # a gap beyond float64 is decided in rationals
+        nu = np.abs(x - near) / np.abs(far - near)
     scaled = np.ldexp(nu, n)
     needed = {1: (1 << n) - r, 2: (1 << n) - r - 0.5, 3: (1 << n) - r - 0.5}[mode.variant]
     away = scaled >= needed
-    close = np.abs(scaled - needed) <= np.maximum(1e-9, 1e-12 * scaled)
+    close = ~(np.abs(scaled - needed) > np.maximum(1e-9, 1e-12 * scaled)) | ~np.isfinite(far - near)
     for i in np.flatnonzero(close):
         exact = abs(Fraction(float(x.flat[i])) - Fraction(float(near.flat[i]))) * (1 << n)
         exact /= abs(Fraction(float(far.flat[i])) - Fraction(float(near.flat[i])))

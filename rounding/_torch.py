@@ -19,8 +19,8 @@ from lowp.rounding._blocks import decode_blocks, encode_blocks, quantize_blocks,
 from lowp.rounding._fast_blocks import try_fast
 from lowp.rounding._scalar import encode_values, quantize_values
 from lowp.rounding.encoded import Encoded, as_numpy
-from lowp.rounding.quantize import check_request
 from lowp.rounding.request import Request, make_request
+from lowp.rounding.verbs import check_request
 
 GRADIENTS = {
     "straight_through": "the gradient passes unchanged",

@@ -39,7 +39,8 @@ def quantize(
     infinities follow `overflow`, decided on the rounded value. -0 is kept where the format has it, else it is +0.
     Subnormals of the format are rounded like everything else. In a block format NaN and infinity follow the format's
     `nonfinite` policy (by default the block becomes NaN, but a vendor's recipe does what the vendor's code does), and a
-    last block may be shorter than the others.
+    last block may be shorter than the others; its values are rounded once more, to the dtype of `x`, where a product
+    of element and scale needs it, and beyond that dtype they are infinite.
 
     Args:
         x: Array of float16, bfloat16, float32, float64 or integers (integers give float64); a Python number or nested
@@ -61,7 +62,7 @@ def quantize(
     Raises:
         FormatError: Unknown or impossible format.
         ArgumentError, ArgumentTypeError: An argument that is not allowed; the message lists what is.
-        RangeError: A NaN that has no place, or a rounded value that the dtype of `x` cannot hold.
+        RangeError: A NaN that has no place, or a value of a scalar format that the dtype of `x` cannot hold.
 
     Example:
         >>> quantize([464.0, 465.0, -0.1], "float8_e4m3fn").tolist()
