@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp._errors import ArgumentError
 from lowp.formats.block import Block
-from lowp.formats.packing import pack
+from lowp.formats.packing import pack, unpack
+from lowp.formats.parse import parse
 from lowp.formats.spec import Format
+from lowp.rounding._layout import make_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +49,8 @@ class Encoded:
     @property
     def nbytes(self) -> int:
         """Bytes that the packed codes, scales, zero points and tensor scale take."""
-        fmt = self.format
-        total = _whole_bytes(math.prod(self.shape), fmt.bits)
-        if isinstance(fmt, Block):
-            blocks = math.prod(self.scales.shape)
-            total += _whole_bytes(blocks, fmt.scale.bits) + (4 if fmt.tensor_scale is not None else 0)
-            if self.zero_points is not None:
-                total += _whole_bytes(blocks, fmt.block_bits - fmt.scale.bits)
-        return total
+        sizes = _part_sizes(self.format, self.shape, self.axis)
+        return sum(_whole_bytes(math.prod(part), bits) for part, bits in sizes.values())
 
     @property
     def bits_per_value(self) -> float:
@@ -61,11 +58,22 @@ class Encoded:
         size = math.prod(self.shape)
         return 8 * self.nbytes / size if size else math.nan
 
-    def pack(self) -> dict[str, NDArray[np.uint8]]:
+    def pack(self) -> NDArray[np.uint8]:
+        """Return `nbytes` bytes: the parts of `parts()` one after the other.
+
+        Example:
+            >>> from lowp.rounding import encode
+            >>> encode([0.5, -1.0, 6.0], "float4_e2m1fn").pack().tolist()
+            [161, 7]
+        """
+        return np.concatenate(list(self.parts().values()))
+
+    def parts(self) -> dict[str, NDArray[np.uint8]]:
         """Return the bytes of each part: "codes", and for block formats "scales", "zero_points", "tensor_scale".
 
         Codes lie back to back, least significant bit first: the first code is in the low bits of byte 0 (two 4-bit
-        codes a byte, the first in the low nibble). The last byte is filled up with zeros. Always NumPy arrays.
+        codes a byte, the first in the low nibble). The last byte of a part is filled up with zeros. The tensor scale is
+        a little-endian float32. Always NumPy arrays.
         """
         fmt = self.format
         parts = {"codes": pack(as_numpy(self.codes), fmt.bits)}
@@ -74,12 +82,67 @@ class Encoded:
             if self.zero_points is not None:
                 parts["zero_points"] = pack(as_numpy(self.zero_points), fmt.block_bits - fmt.scale.bits)
             if fmt.tensor_scale is not None:
-                parts["tensor_scale"] = np.array([self.tensor_scale], np.float32).view(np.uint8)
+                parts["tensor_scale"] = np.array([self.tensor_scale], "<f4").view(np.uint8)
         return parts
+
+    @classmethod
+    def unpack(
+        cls, data: Any, fmt: str | Format, shape: tuple[int, ...], axis: int | tuple[int, int] = -1, dtype: Any = None
+    ) -> Encoded:
+        """Return the encoded array that packed to `data`.
+
+        Args:
+            data: The bytes, as `bytes` or a uint8 array.
+            fmt: Its format or the name of it.
+            shape: Shape of the array that was encoded.
+            axis: Axis or axes that its blocks run along.
+            dtype: NumPy dtype that `decode` returns; default float64.
+
+        Raises:
+            ArgumentError: The number of bytes is not the one that format and shape need.
+
+        Example:
+            >>> from lowp.rounding import decode
+            >>> decode(Encoded.unpack(bytes([161, 7]), "float4_e2m1fn", (3,))).tolist()
+            [0.5, -1.0, 6.0]
+        """
+        resolved = parse(fmt)
+        raw = (
+            np.frombuffer(data, np.uint8) if isinstance(data, bytes | bytearray) else np.asarray(data, np.uint8).ravel()
+        )
+        sizes = _part_sizes(resolved, tuple(shape), axis)
+        needed = sum(_whole_bytes(math.prod(part), bits) for part, bits in sizes.values())
+        if raw.size != needed:
+            raise ArgumentError(
+                f"data has {raw.size} bytes; {resolved.name!r} of shape {tuple(shape)} packs to {needed}."
+            )
+        found: dict[str, Any] = {}
+        start = 0
+        for name, (part, bits) in sizes.items():
+            count = math.prod(part)
+            stop = start + _whole_bytes(count, bits)
+            found[name] = unpack(raw[start:stop], bits, count).reshape(part)
+            start = stop
+        if "tensor_scale" in found:
+            found["tensor_scale"] = float(found["tensor_scale"].view(np.float32)[0])
+        return cls(format=resolved, axis=axis, dtype=np.dtype(dtype or np.float64), **found)
 
     def __repr__(self) -> str:
         size = f"{self.nbytes} bytes, {self.bits_per_value:.4g} bits/value"
         return f"Encoded({self.format.name}, shape={self.shape}, {size})"
+
+
+def _part_sizes(fmt: Format, shape: tuple[int, ...], axis: Any) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return the shape and the bits per code of each packed part."""
+    sizes = {"codes": (shape, fmt.bits)}
+    if isinstance(fmt, Block):
+        blocks = make_layout(shape, fmt, axis).scale_shape
+        sizes["scales"] = (blocks, fmt.scale.bits)
+        if fmt.block_bits > fmt.scale.bits:
+            sizes["zero_points"] = (blocks, fmt.block_bits - fmt.scale.bits)
+        if fmt.tensor_scale is not None:
+            sizes["tensor_scale"] = ((1,), 32)
+    return sizes
 
 
 def _whole_bytes(count: int, bits: int) -> int:
