@@ -48,9 +48,11 @@ class Block(Format):
         size: Elements per block along the axis; `(rows, columns)` for two-dimensional tiles; "row" for one scale per
             whole axis; "tensor" for one scale in all. An axis that the size does not divide ends in a shorter block.
         scale: Format of the scales; its values must be able to be positive.
-        tensor_scale: Format of a second scale shared by the tensor, or None.
+        tensor_scale: Float format of a second scale shared by the tensor, which makes its largest magnitude the largest
+            that elements and scales reach; or None.
         zero_point: Whether blocks carry an offset in element units (asymmetric quantization); needs `Integer` elements.
-        recipe: Name of the rule that picks the scale; default "floor" for E8M0 scales, else "round".
+        recipe: Name of the rule that picks the scale; default "floor" for E8M0 scales, "nvfp4_te" for the parts of NVFP4,
+            else "round".
         nonfinite: What NaN and infinity do to their block: "nan_block", "element" or "error".
 
     Raises:
@@ -76,18 +78,31 @@ class Block(Format):
             object.__setattr__(self, field, _scalar(field, getattr(self, field)))
         object.__setattr__(self, "size", _checked_size(self.size))
         if not self.recipe:
-            object.__setattr__(self, "recipe", "floor" if self.scale == E8M0 else "round")
+            object.__setattr__(self, "recipe", self._default_recipe())
         if self.recipe not in SCALE_RECIPES:
             raise FormatError(unknown_name("recipe", self.recipe, SCALE_RECIPES))
         if self.nonfinite not in NONFINITE_POLICIES:
             raise FormatError(unknown_name("nonfinite", self.nonfinite, NONFINITE_POLICIES))
         self._check_parts()
 
+    def _default_recipe(self) -> str:
+        """The standard's rule for its formats: OCP's for E8M0 scales, NVIDIA's for NVFP4."""
+        if self.scale == E8M0:
+            return "floor"
+        parts = (self.element, self.scale, self.tensor_scale)
+        nvfp4 = (Float(2, 1, bias=1, specials="finite"), Float(4, 3, specials="fn"), FLOAT32)
+        return "nvfp4_te" if parts == nvfp4 and self.size in (16, (16, 16), (1, 16)) else "round"
+
     def _check_parts(self) -> None:
         if self.scale.max <= 0:
             raise FormatError(f"scale={self.scale.name!r} has no positive value.")
         if self.zero_point and not isinstance(self.element, Integer):
             raise FormatError(f"zero_point=True needs Integer elements, not {self.element.name!r}.")
+        two_level = self.recipe in ("floor", "ceil", "even", "rceil", "round") or self.recipe.startswith("nvfp4")
+        if self.tensor_scale is not None and not two_level:
+            raise FormatError(f"recipe={self.recipe!r} has no tensor scale; leave tensor_scale out.")
+        if self.tensor_scale is not None and (self.zero_point or not isinstance(self.tensor_scale, Float)):
+            raise FormatError(f"tensor_scale={self.tensor_scale.name!r} needs a float format and no zero point.")
         if self.recipe in ("floor", "ceil", "even") and not _is_power_of_two_scale(self.scale):
             raise FormatError(
                 f"recipe={self.recipe!r} makes powers of two, scale={self.scale.name!r} holds others too; "
@@ -160,8 +175,7 @@ class Block(Format):
         parts = [self.element.name, size, self.scale.name]
         parts += [f"tensor={self.tensor_scale.name}"] if self.tensor_scale else []
         parts += ["asym"] if self.zero_point else []
-        default = "floor" if self.scale == E8M0 else "round"
-        parts += [f"recipe={self.recipe}"] if self.recipe != default else []
+        parts += [f"recipe={self.recipe}"] if self.recipe != self._default_recipe() else []
         parts += [f"nonfinite={self.nonfinite}"] if self.nonfinite != "nan_block" else []
         return f"block[{','.join(parts)}]"
 

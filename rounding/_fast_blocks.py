@@ -63,6 +63,8 @@ def _float_scales(
     if not all(np.isfinite(extreme).all() for extreme in layout.extremes(x)):
         return None
     scales = choose_scales(x, layout, fmt)
+    if scales.multiplier is None and scales.tensor_scale is not None:
+        return None  # the divisor has more bits than the kernel's float64 quotient can tell apart
     steps = scales.values if scales.multiplier is None else scales.multiplier.astype(np.float64)
     if not np.isfinite(steps).all():
         return None

@@ -131,7 +131,17 @@ def _standard(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
         high = np.maximum(layout.reduce(x, np.max), 0).astype(np.float64)
         return _asymmetric(low, high, layout, fmt)
     amax = layout.amax(x).astype(np.float64)
-    return _divided(_scale_codes(amax, fmt.element.max, fmt), layout, fmt)
+    tensor = _tensor_scale(amax, fmt) if fmt.tensor_scale else None
+    return _divided(_scale_codes(amax, fmt.element.max, fmt, tensor or 1.0), layout, fmt, tensor)
+
+
+def _tensor_scale(amax: NDArray[np.float64], fmt: Block) -> float:
+    """Return the largest finite magnitude over what elements and scales can reach; 1 where that rounds to 0."""
+    assert fmt.tensor_scale is not None
+    largest = np.max(amax, initial=0.0, where=np.isfinite(amax))
+    wanted = _exact_steps.divide(np.array([largest]), np.array([fmt.element.max * fmt.scale.max]))
+    code = encode_values(wanted, fmt.tensor_scale, scale_request("ties_to_even"))
+    return float(decode_codes(code, fmt.tensor_scale)[0]) or 1.0
 
 
 def _absmean(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
@@ -141,10 +151,10 @@ def _absmean(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     return _divided(_rounded_scales(mean, fmt, "ties_to_even"), layout, fmt)
 
 
-def _divided(codes: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
+def _divided(codes: NDArray[Any], layout: Layout, fmt: Block, tensor: float | None = None) -> Scales:
     values = decode_codes(codes, fmt.scale)
-    one = 1.0 if fmt.tensor_scale else None
-    return Scales(codes, values, lambda v: divide_blocks(v, values, layout), tensor_scale=one)
+    units = values * (tensor or 1.0)
+    return Scales(codes, values, lambda v: divide_blocks(v, units, layout), tensor_scale=tensor)
 
 
 def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
@@ -154,11 +164,13 @@ def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) 
     return np.where(spread == 0, np.where(np.isnan(x), np.nan, 0.0), quotient)
 
 
-def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block) -> NDArray[Any]:
+def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block, tensor: float = 1.0) -> NDArray[Any]:
     """Return scale codes for blocks of largest magnitude `amax`, which `span` element units should cover."""
     rule = _STANDARD[fmt.recipe]
     if not callable(rule):
-        return _rounded_scales(_exact_steps.divide(amax, np.full_like(amax, span)), fmt, rule)
+        return _rounded_scales(_exact_steps.divide(amax, np.full_like(amax, span * tensor)), fmt, rule)
+    if tensor != 1.0:
+        amax = _exact_steps.divide(amax, np.full_like(amax, tensor))
     clean = np.where(np.isfinite(amax), amax, 0.0)
     wanted = np.ldexp(1.0, np.clip(rule(clean, fmt) - exponent_of(span), -1000, 1000))
     wanted = np.where(np.isfinite(amax), np.where(clean == 0, 0.0, wanted), np.nan)
