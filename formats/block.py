@@ -51,8 +51,8 @@ class Block(Format):
         tensor_scale: Float format of a second scale shared by the tensor, which makes its largest magnitude the largest
             that elements and scales reach; or None.
         zero_point: Whether blocks carry an offset in element units (asymmetric quantization); needs `Integer` elements.
-        recipe: Name of the rule that picks the scale; default "floor" for E8M0 scales, "nvfp4_te" for the parts of NVFP4,
-            else "round".
+        recipe: Name of the rule that picks the scale; default "floor" for E8M0 scales, "nvfp4_te" for the parts of
+            NVFP4, else "round".
         nonfinite: What NaN and infinity do to their block: "nan_block", "element" or "error".
 
     Raises:

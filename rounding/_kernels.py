@@ -138,6 +138,13 @@ def encode_bits(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: in
 
 
 @_compile
+def look_up(codes: Any, table: Any, out: Any) -> None:
+    """Write the table's entry of each code; every code is inside the table."""
+    for i in range(codes.size):
+        out[i] = table[codes[i]]
+
+
+@_compile
 def integers(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round to the signed multiple of the quantum, before any overflow rule.
 

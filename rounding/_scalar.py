@@ -12,7 +12,7 @@ from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
-from lowp.formats.tables import code_dtype
+from lowp.formats.tables import code_dtype, decode_codes, value_table
 from lowp.rounding import _thresholds, _wrap
 from lowp.rounding._arrays import widen
 from lowp.rounding._threads import split
@@ -21,6 +21,8 @@ from lowp.rounding.modes import rounding
 from lowp.rounding.random_bits import words
 from lowp.rounding.request import Request, no_nan
 
+#: Codes from which a compiled lookup pays for loading Numba.
+_COMPILED_FROM = 1 << 16
 _FLOOR = rounding("toward_negative")
 _VIEW: dict[int, Any] = {4: np.int32, 8: np.int64}
 _INFINITE = {4: 0x7F800000, 8: 0x7FF0000000000000}
@@ -60,6 +62,23 @@ def quantize_values(
         _run(quantize_bits, x, result.view(_VIEW[x.dtype.itemsize]), fmt, request, start)
     _replace_nan(x, result, fmt, request)
     return result
+
+
+def decode_values(codes: Any, fmt: ScalarFormat, dtype: Any) -> NDArray[Any]:
+    """Return the values of codes as float64, or at once in `dtype` where that holds them all and the codes are many."""
+    array = np.asarray(codes)
+    narrow = dtype == np.float32 and _float32_suffices(fmt)
+    if fmt.bits > 16 or array.size < _COMPILED_FROM or array.dtype != code_dtype(fmt.bits):
+        return decode_codes(array, fmt)
+    table = value_table(fmt).astype(np.float32) if narrow else value_table(fmt)
+    if table.size < 1 << 8 * array.dtype.itemsize and array.max() >= table.size:
+        return decode_codes(array, fmt)  # which says what is wrong
+    from lowp.rounding._kernels import look_up
+
+    out = np.empty(array.shape, table.dtype)
+    flat, target = np.ascontiguousarray(array).reshape(-1), out.reshape(-1)
+    split(array.size, lambda a, b: look_up(flat[a:b], table, target[a:b]))
+    return out
 
 
 def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int = 0) -> NDArray[Any]:

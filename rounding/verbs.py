@@ -12,10 +12,10 @@ from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.formats.block import Block
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
-from lowp.formats.tables import decode_codes, scalar_format
+from lowp.formats.tables import scalar_format
 from lowp.rounding._arrays import Source, as_source, is_float, to_caller
 from lowp.rounding._dispatch import is_torch
-from lowp.rounding._scalar import check_sticky, encode_values, quantize_values
+from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.request import Request, check_format, make_request
 
@@ -185,7 +185,7 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
             from lowp.rounding._blocks import decode_blocks
 
             return decode_blocks(codes, target.name).astype(target, copy=False)
-        return _cast(decode_codes(codes.codes, scalar_format(codes.format, "decode")), target, codes.format)
+        return _decoded(codes.codes, scalar_format(codes.format, "decode"), target)
     if fmt is None:
         raise ArgumentError("fmt is missing: plain codes need the format that they are codes of.")
     if is_torch(codes):
@@ -193,7 +193,7 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
 
         return decode_tensor(codes, fmt, dtype)
     scalar = scalar_format(fmt, "decode")
-    values = _cast(decode_codes(codes, scalar), _float_dtype(np.float64 if dtype is None else dtype), scalar)
+    values = _decoded(codes, scalar, _float_dtype(np.float64 if dtype is None else dtype))
     return float(values) if isinstance(codes, int) else values
 
 
@@ -207,8 +207,9 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
     return target
 
 
-def _cast(values: NDArray[np.float64], dtype: np.dtype[Any], fmt: Format) -> NDArray[Any]:
-    return np.asarray(to_caller(values, Source(values, dtype, False), fmt))
+def _decoded(codes: Any, fmt: ScalarFormat, dtype: np.dtype[Any]) -> NDArray[Any]:
+    values = decode_values(codes, fmt, dtype)
+    return values if values.dtype == dtype else np.asarray(to_caller(values, Source(values, dtype, False), fmt))
 
 
 def _checked(x: Any, fmt: Format, request: Request) -> Source:

@@ -102,7 +102,7 @@ def test_names_of_blocks_read_back(
 ) -> None:
     zero = zero and "int" in element
     recipe = recipe if recipe != "ceil" or scale == "float8_e8m0fnu" else ""
-    tensor = None if zero or recipe == "absmean" else tensor
+    tensor = None if zero else tensor
     fmt = Block(element, size, scale, tensor, zero_point=zero, recipe=recipe, nonfinite=nonfinite)
     assert lowp.parse(fmt.name) == fmt == lowp.parse(fmt.generated_name())
 
