@@ -68,7 +68,8 @@ def _round(mag: int, negative: int, word: int, p: Any) -> Any:
     field = mag >> mantissa
     e = max(field, 1)
     significand = (mag & ((np.int64(1) << mantissa) - 1)) | (np.int64(field > 0) << mantissa)
-    shift = p[2] if e >= p[1] else p[3] - e
+    normal = field >= p[1]  # not the exponent: a subnormal input shares that with the least normal one
+    shift = p[2] if normal else p[3] - e
     s = min(max(shift, 0), 62)
     kept = significand >> s
     rest = significand & ((np.int64(1) << s) - 1)
@@ -76,7 +77,7 @@ def _round(mag: int, negative: int, word: int, p: Any) -> Any:
         half = (np.int64(1) << s) >> 1
         odd = kept & 1
         if p[7] == 1:
-            odd = (e - p[6]) & np.int64(e >= p[1])
+            odd = (e - p[6]) & np.int64(normal)
         position = np.int64(rest > 0) + np.int64(rest >= half) * np.int64(rest > 0) + np.int64(rest > half)
         away = (p[27] >> (position * 4 + negative * 2 + odd)) & 1
     else:

@@ -21,7 +21,7 @@ FLOATS = [
 ]  # fmt: skip
 TABLES = ["nf4", "ternary", "binary"]
 INTEGERS = ["int8", "uint8", "int4_sym", "int1", "uint3", "fixed8_4", "ufixed6_9", "fixed7_m3", "fixed5_2_sym"]
-WIDE = ["bfloat16", "float16", "e5m7", "int24", "fixed32_16", "int32"]
+WIDE = ["bfloat16", "float16", "e5m7", "int24", "fixed32_16", "int32", "float32", "float64"]
 SAMPLED = [
     "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "e4m3_nosub", "binary8p4se", "float16", "int8", "fixed8_4",
     "nf4", "ternary",
