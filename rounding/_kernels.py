@@ -1,4 +1,4 @@
-"""Element-wise rounding, compiled. Bits in, bits or codes out; parameters come as the array of a `lowering.Plan`.
+"""Element-wise rounding, compiled. Bits in, bits or codes out; the parameters `p` are a `lowering.Plan`.
 
 The body works on magnitudes as 64-bit integers for both float32 and float64 inputs: drop `shift` low bits of the
 significand, decide from the dropped part whether to step away from zero, compare with the largest value.
@@ -13,16 +13,6 @@ from numba import njit
 
 _compile = njit(nogil=True, cache=True)
 _inline = njit(nogil=True, cache=True, inline="always")
-
-
-@_inline
-def _fields(plan: Any) -> Any:
-    """Return the plan as a tuple: the compiler keeps its items in registers, which it cannot do with array items."""
-    return (
-        plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9],
-        plan[10], plan[11], plan[12], plan[13], plan[14], plan[15], plan[16], plan[17], plan[18], plan[19],
-        plan[20], plan[21], plan[22], plan[23], plan[24], plan[25], plan[26], plan[27], plan[28], plan[29],
-    )  # fmt: skip
 
 
 @_inline
@@ -64,77 +54,75 @@ def _stochastic_away(rest: int, shift: int, variant: int, n: int, word: int) -> 
 @_inline
 def _round(mag: int, negative: int, word: int, p: Any) -> Any:
     """Return the bits of the rounded magnitude and its integer multiple of the quantum (below the normal range)."""
-    mantissa = p[0]
+    mantissa = p.input_mantissa
     field = mag >> mantissa
     e = max(field, 1)
     significand = (mag & ((np.int64(1) << mantissa) - 1)) | (np.int64(field > 0) << mantissa)
-    normal = field >= p[1]  # not the exponent: a subnormal input shares that with the least normal one
-    shift = p[2] if normal else p[3] - e
+    normal = field >= p.normal_exponent  # not the exponent: a subnormal input shares that with the least normal one
+    shift = p.normal_shift if normal else p.subnormal_shift - e
     s = min(max(shift, 0), 62)
     kept = significand >> s
     rest = significand & ((np.int64(1) << s) - 1)
-    if p[28] == 0:
+    if p.variant == 0:
         half = (np.int64(1) << s) >> 1
         odd = kept & 1
-        if p[7] == 1:
-            odd = (e - p[6]) & np.int64(normal)
+        if p.exponent_parity == 1:
+            odd = (e - p.code_base) & np.int64(normal)
         position = np.int64(rest > 0) + np.int64(rest >= half) * np.int64(rest > 0) + np.int64(rest > half)
-        away = (p[27] >> (position * 4 + negative * 2 + odd)) & 1
+        away = (p.rounding_table >> (position * 4 + negative * 2 + odd)) & 1
     else:
-        away = _stochastic_away(rest, max(shift, 0), p[28], p[29], word)
+        away = _stochastic_away(rest, max(shift, 0), p.variant, p.random_bits, word)
     if s <= mantissa:
         return ((mag >> s) + away) << s, (kept + away if shift >= 0 else significand << min(-shift, 10))
-    return (p[4] if away else np.int64(0)), away
+    return (p.quantum_bits if away else np.int64(0)), away
 
 
 @_compile
-def quantize_bits(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def quantize_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round the float bits `x` (int32 or int64 view) into `out`; NaN passes through."""
-    p = _fields(plan)
-    random = p[28] != 0
+    random = p.variant != 0
     for i in range(x.size):
         b = np.int64(x[i])
         negative = np.int64(b < 0)
         mag = b & mask
         word = _word(start + i, key0, key1) if random else np.int64(0)
         r, _ = _round(mag, negative, word, p)
-        limit = p[9] if negative else p[8]
-        sign = ~mask if negative & np.int64((r != 0) | (p[23] == 1)) else np.int64(0)
-        value = (p[21] if r == 0 else r) | sign
+        limit = p.max_bits_negative if negative else p.max_bits
+        sign = ~mask if negative & np.int64((r != 0) | (p.negative_zero == 1)) else np.int64(0)
+        value = (p.tiny_bits if r == 0 else r) | sign
         if mag == 0:
-            value = p[19] | sign
+            value = p.zero_bits | sign
         if (r > limit) & (mag != 0):
-            value = p[11] if negative else p[10]
+            value = p.overflow_bits_negative if negative else p.overflow_bits
         if mag == infinite:
-            value = p[15] if negative else p[14]
+            value = p.infinity_bits_negative if negative else p.infinity_bits
         if mag > infinite:
             value = b
         out[i] = value
 
 
 @_compile
-def encode_bits(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def encode_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round the float bits `x` to codes; a NaN becomes `nan_code`, which the caller has made sure exists."""
-    p = _fields(plan)
-    random = p[28] != 0
+    random = p.variant != 0
     for i in range(x.size):
         b = np.int64(x[i])
         negative = np.int64(b < 0)
         mag = b & mask
         word = _word(start + i, key0, key1) if random else np.int64(0)
         r, n = _round(mag, negative, word, p)
-        limit = p[9] if negative else p[8]
-        c = (r >> p[2]) - p[6] if r >= p[5] else n
-        keep = negative & np.int64((r != 0) | (p[23] == 1))
-        c = p[22] if r == 0 else c
-        c = p[20] if mag == 0 else c
-        code = ((c ^ -keep) + keep) & p[26] if p[24] == 1 else c | keep * p[25]
+        limit = p.max_bits_negative if negative else p.max_bits
+        c = (r >> p.normal_shift) - p.code_base if r >= p.normal_bits else n
+        keep = negative & np.int64((r != 0) | (p.negative_zero == 1))
+        c = p.tiny_code if r == 0 else c
+        c = p.zero_code if mag == 0 else c
+        code = ((c ^ -keep) + keep) & p.code_mask if p.twos_complement == 1 else c | keep * p.sign_code
         if (r > limit) & (mag != 0):
-            code = p[13] if negative else p[12]
+            code = p.overflow_code_negative if negative else p.overflow_code
         if mag == infinite:
-            code = p[17] if negative else p[16]
+            code = p.infinity_code_negative if negative else p.infinity_code
         if mag > infinite:
-            code = p[18]
+            code = p.nan_code
         out[i] = code
 
 
@@ -146,24 +134,23 @@ def look_up(codes: Any, table: Any, out: Any) -> None:
 
 
 @_compile
-def integers(x: Any, out: Any, plan: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+def integers(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round to the signed multiple of the quantum, before any overflow rule.
 
     Multiples of 2^61 and more keep their low 61 bits and get bit 62, so that they are out of every range and still
     wrap correctly; infinities are such a multiple with zero low bits.
     """
-    p = _fields(plan)
-    random = p[28] != 0
+    random = p.variant != 0
     for i in range(x.size):
         b = np.int64(x[i])
         negative = np.int64(b < 0)
         mag = b & mask
         word = _word(start + i, key0, key1) if random else np.int64(0)
         _, n = _round(mag, negative, word, p)
-        e = max(mag >> p[0], 1)
-        left = e - p[3]
+        e = max(mag >> p.input_mantissa, 1)
+        left = e - p.subnormal_shift
         if left > 8:
-            low = ((mag & ((np.int64(1) << p[0]) - 1)) | (np.int64(1) << p[0])) << min(left, 62)
+            low = ((mag & ((np.int64(1) << p.input_mantissa) - 1)) | (np.int64(1) << p.input_mantissa)) << min(left, 62)
             n = ((low if left < 62 else np.int64(0)) & ((np.int64(1) << 61) - 1)) | (np.int64(1) << 62)
         if mag == infinite:
             n = np.int64(1) << 62

@@ -16,7 +16,7 @@ from lowp.formats.tables import code_dtype, decode_codes, value_table
 from lowp.rounding import _thresholds, _wrap
 from lowp.rounding._arrays import widen
 from lowp.rounding._threads import split
-from lowp.rounding.lowering import fits_float32, lower_to_array
+from lowp.rounding.lowering import fits_float32, kernel_plan
 from lowp.rounding.modes import rounding
 from lowp.rounding.random_bits import words
 from lowp.rounding.request import Request, no_nan
@@ -109,7 +109,7 @@ def _float32_suffices(fmt: ScalarFormat) -> bool:
 def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> None:
     size = x.dtype.itemsize
     assert isinstance(fmt, Float | Integer | Fixed)
-    plan = lower_to_array(fmt, request.mode, request.overflow, 8 * size)
+    plan = kernel_plan(fmt, request.mode, request.overflow, 8 * size)
     source, sink = x.reshape(-1).view(_VIEW[size]), target.reshape(-1)
 
     def part(a: int, b: int) -> None:

@@ -10,9 +10,6 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lowp._errors import ArgumentError
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -108,13 +105,9 @@ def lower(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, width: in
 
 
 @lru_cache(maxsize=512)
-def lower_to_array(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, width: int) -> NDArray[np.int64]:
-    """Return the plan as the int64 array that compiled kernels take."""
-    plan = lower(fmt, mode, overflow, width)
-    signed = [n - (1 << 64) if n >> 63 > 0 else n for n in plan]  # codes of 64 bits keep their bits
-    array = np.array(signed, dtype=np.int64)
-    array.flags.writeable = False
-    return array
+def kernel_plan(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, width: int) -> Plan:
+    """Return the plan that compiled kernels take: all fields as signed 64-bit integers (codes of 64 bits wrap)."""
+    return Plan(*(n - (1 << 64) if n >> 63 > 0 else n for n in lower(fmt, mode, overflow, width)))
 
 
 def _float_grid(fmt: Float, source: _Input) -> dict[str, int]:
