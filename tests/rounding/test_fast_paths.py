@@ -49,6 +49,19 @@ def test_blocks(name: str) -> None:
         assert same(fast, quantize_blocks(x, fmt.with_recipe(recipe), REQUEST, -1, "float32")), recipe
 
 
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int4_g128_asym", "int8_row", "nf4_g64", "fp8_tile128"])
+def test_blocks_along_other_axes(name: str) -> None:
+    fmt = lowp.parse(name)
+    assert isinstance(fmt, lowp.Block)
+    x = np.ascontiguousarray(rows()[:256].reshape(2, 128, 256))
+    for axis in (0, 1, -2, -3) if name != "fp8_tile128" else ((0, 1), (1, 2)):
+        general = quantize_blocks(x, fmt, REQUEST, axis, "float32")
+        assert same(lowp.quantize(x, fmt, axis=axis), general)
+        out = np.empty_like(x)
+        assert lowp.quantize(x, fmt, axis=axis, out=out) is out
+        assert same(out, general)
+
+
 @pytest.mark.parametrize("name", POWER_OF_TWO)
 def test_blocks_that_hold_nan_or_infinity(name: str) -> None:
     fmt, x = lowp.parse(name), rows()
