@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lowp._errors import FormatError, unknown_name
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Integer
-from lowp.formats.spec import Format, ScalarFormat
+from lowp.formats.spec import Format, ScalarFormat, check_flag
 
 #: Scale recipes: how the scale of a block follows from its elements. Implemented in `lowp.rounding.recipes`.
 SCALE_RECIPES = {
@@ -77,6 +77,7 @@ class Block(Format):
         for field in ("element", "scale", "tensor_scale"):
             object.__setattr__(self, field, _scalar(field, getattr(self, field)))
         object.__setattr__(self, "size", _checked_size(self.size))
+        check_flag("zero_point", self.zero_point)
         if not self.recipe:
             object.__setattr__(self, "recipe", self._default_recipe())
         if self.recipe not in SCALE_RECIPES:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from lowp._errors import FormatError, unknown_name
-from lowp.formats.spec import REGISTERED_NAMES, Meaning, ScalarFormat
+from lowp.formats.spec import REGISTERED_NAMES, Meaning, ScalarFormat, check_flag
 
 #: Special-value conventions. Each says which codes are not finite numbers.
 SPECIALS = {
@@ -64,6 +64,8 @@ class Float(ScalarFormat):
             if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise FormatError(f"{field}={value!r} is not an integer.")
             object.__setattr__(self, field, int(value))
+        for flag in ("signed", "subnormals", "zero"):
+            check_flag(flag, getattr(self, flag))
         if self.specials not in SPECIALS:
             raise FormatError(unknown_name("specials", self.specials, SPECIALS))
         self._check_fields()

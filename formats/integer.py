@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from lowp._errors import FormatError
-from lowp.formats.spec import Meaning, ScalarFormat
+from lowp.formats.spec import Meaning, ScalarFormat, check_flag
 
 
 class _TwosComplement(ScalarFormat):
@@ -83,6 +83,8 @@ class Integer(_TwosComplement):
 
     def __post_init__(self) -> None:
         _checked_width(self, "bits", self.bits, 2 if self.symmetric else 1, 32)
+        check_flag("signed", self.signed)
+        check_flag("symmetric", self.symmetric)
         if self.symmetric and not self.signed:
             raise FormatError("symmetric=True needs signed=True.")
 
@@ -118,6 +120,8 @@ class Fixed(_TwosComplement):
     def __post_init__(self) -> None:
         _checked_width(self, "bits", self.bits, 2 if self.symmetric else 1, 53)
         _checked_width(self, "fraction_bits", self.fraction_bits, -900, 900)
+        check_flag("signed", self.signed)
+        check_flag("symmetric", self.symmetric)
         if self.symmetric and not self.signed:
             raise FormatError("symmetric=True needs signed=True.")
 

@@ -27,6 +27,8 @@ _GROUP = re.compile(
     r"(?P<asym>_asym)?(?:_(?P<scale>fp32|fp16|bf16|pow2|e8m0|e4m3fn|ue4m3|ue5m3fn|ue5m3f|ue5m3))?"
 )
 _HYPHEN = re.compile(r"(?<![b,])-|-(?!\d)")  # every one but the minus of a bias (b-3) and of ap_fixed<6,-2>
+#: Families of formats that exist but not here.
+_MISSING = re.compile(r"posit|takum|lns|hif|hfloat|msfp|flexpoint|any4|af4|sf4")
 _SPECIALS = {None: "ieee", "fn": "fn", "fnuz": "fnuz", "f": "finite"}
 
 
@@ -56,7 +58,11 @@ def parse(name: str | Format) -> Format:
         return name
     if not isinstance(name, str):
         raise ArgumentTypeError(f"format={name!r} must be a name or a Format, not {type(name).__name__}.")
-    return _parse(_HYPHEN.sub("_", "".join(name.lower().split())))
+    key = _HYPHEN.sub("_", "".join(name.lower().split())).removeprefix("torch.").removeprefix("ml_dtypes.")
+    try:
+        return _parse(key)
+    except FormatError as error:  # say what came, not what it was read as
+        raise FormatError(str(error).replace(repr(key), repr(name), 1)) from None
 
 
 @lru_cache(maxsize=1024)
@@ -68,6 +74,10 @@ def _parse(name: str) -> Format:
         fmt = rule(key)
         if fmt is not None:
             return fmt
+    if family := _MISSING.match(name):
+        raise FormatError(
+            f"format={name!r}: {family[0]} formats are not supported; lowp.formats.names() lists what is."
+        )
     raise FormatError(
         f"format={name!r} is not known.{nearest(name, [*REGISTRY, *ALIASES])} lowp.formats.names() lists all; "
         "names by rule: e5m7, e4m3b9fn, int5, fixed12_7, int4_g64, mxfp4_rceil."

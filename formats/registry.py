@@ -44,11 +44,11 @@ E5M2 = Float(5, 2)
 _FLOAT16 = Float(5, 10)
 
 _FLOATS = {
-    "float64": Entry(Float(11, 52), "float", "IEEE 754 binary64", ("fp64", "double", "binary64", "e11m52")),
-    "float32": Entry(FLOAT32, "float", "IEEE 754 binary32", ("fp32", "single", "binary32", "e8m23")),
+    "float64": Entry(Float(11, 52), "float", "IEEE 754 binary64", ("fp64", "f64", "double", "binary64", "e11m52")),
+    "float32": Entry(FLOAT32, "float", "IEEE 754 binary32", ("fp32", "f32", "single", "binary32", "e8m23")),
     "tf32": Entry(Float(8, 10), "float", "NVIDIA TensorFloat-32, the 19 bits that count", ("tensorfloat32", "e8m10")),
     "bfloat16": Entry(Float(8, 7), "float", "brain float, the upper half of binary32", ("bf16", "e8m7")),
-    "float16": Entry(_FLOAT16, "float", "IEEE 754 binary16", ("fp16", "half", "binary16", "e5m10")),
+    "float16": Entry(_FLOAT16, "float", "IEEE 754 binary16", ("fp16", "f16", "half", "binary16", "e5m10")),
     "float8_e5m2": Entry(E5M2, "float", "OCP OFP8 E5M2", ("e5m2", "fp8_e5m2", "bf8")),
     "float8_e4m3fn": Entry(
         E4M3FN, "float", "OCP OFP8 E4M3: NaN, no infinity", ("e4m3fn", "fp8", "fp8_e4m3", "fp8_e4m3fn")

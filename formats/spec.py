@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lowp._errors import ArgumentError
+from lowp._errors import ArgumentError, FormatError
 
 #: What one code stands for: an exact number, or one of the strings "nan", "inf", "-inf", "-0".
 Meaning = Fraction | str
@@ -120,6 +120,12 @@ class ScalarFormat(Format):
         """Raise ArgumentError unless `code` is one of the format's codes."""
         if not 0 <= code < 1 << self.bits:
             raise ArgumentError(f"code={code!r} is not a code of {self.name}; allowed: 0 to {(1 << self.bits) - 1}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise FormatError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise FormatError(f"{name}={value!r} must be True or False.")
 
 
 @lru_cache(maxsize=256)

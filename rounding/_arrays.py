@@ -38,6 +38,8 @@ def as_source(x: Any) -> Source:
     """
     dtype_of = None if isinstance(x, int | float) and not isinstance(x, bool | np.generic) else np.dtype(np.float64)
     array = _as_array(x)
+    if array.dtype == np.float64 and isinstance(x, list | tuple):
+        _check_integers(x, array)
     name = array.dtype.name
     if array.dtype.kind in "iu":
         values, sticky = _from_integers(array)
@@ -65,6 +67,19 @@ def _as_array(x: Any) -> np.ndarray[Any, Any]:
             "x holds an integer beyond 64 bits; pass it as a float, or use lowp.exact for exact rationals."
         )
     return array
+
+
+def _check_integers(x: Any, array: np.ndarray[Any, Any]) -> None:
+    """Raise if NumPy has rounded a large integer on the way from a list to float64."""
+    if not array.size or not np.abs(array).max(initial=0, where=np.isfinite(array)) > _EXACT_INTEGER:
+        return
+    given = np.asarray(x, dtype=object)
+    lost = [v for v, f in zip(given.flat, array.flat, strict=True) if hasattr(v, "__index__") and int(v) != int(f)]
+    if lost:
+        raise RangeError(
+            f"x holds the integer {lost[0]!r} in a list that NumPy reads as float64, which cannot hold it; "
+            "pass an array of one integer dtype, or use lowp.exact."
+        )
 
 
 def _from_integers(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:

@@ -10,11 +10,13 @@ NVIDIA TensorRT Model Optimizer 5a4242f `NVFP4QTensor` and `MXFP4QTensor`.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp._errors import PrecisionWarning
 from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.tables import decode_codes
@@ -28,7 +30,14 @@ _FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
 
 def float32(x: NDArray[Any]) -> Float32:
     """Return `x` as the float32 tensor that every one of these systems works on."""
-    return x.astype(np.float32)
+    narrow = x.astype(np.float32)
+    if x.dtype != np.float32 and not np.array_equal(np.isfinite(narrow), np.isfinite(x)):
+        warnings.warn(
+            "x holds numbers beyond float32, in which this recipe's system computes; they count as infinite.",
+            PrecisionWarning,
+            stacklevel=2,
+        )
+    return narrow
 
 
 def settled(scaled: NDArray[Any], v: NDArray[Any], nan_value: Any, fmt: Block) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from lowp.rounding._blocks import decode_blocks, encode_blocks, quantize_blocks,
 from lowp.rounding._fast_blocks import try_fast
 from lowp.rounding._scalar import encode_values, quantize_values
 from lowp.rounding.encoded import Encoded, as_numpy
-from lowp.rounding.request import Request, make_request
+from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, make_request, without_nan
 from lowp.rounding.verbs import check_request
 
 GRADIENTS = {
@@ -39,16 +39,18 @@ def quantize_tensor(
     out: torch.Tensor | None = None,
     random_bits: int | None = None,
     saturated_bits: int = 0,
-    nan: str = "keep",
+    nan: str | None = None,
     gradient: str = "straight_through",
 ) -> torch.Tensor:
     """Round a tensor; see `lowp.torch.quantize`."""
     if gradient not in GRADIENTS:
         raise ArgumentError(unknown_name("gradient", gradient, GRADIENTS))
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("keep", "zero", "max", "error"))
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
+    if isinstance(resolved, Block):
+        values = without_nan(_floats(values), resolved, nan)
     if out is not None:
         return _into(out, _rounded(x, values, resolved, request, axis), x)
     if gradient == "none" or not (x.requires_grad and torch.is_grad_enabled()):
@@ -102,7 +104,7 @@ def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: 
     dtype = x.dtype if x.dtype.is_floating_point else torch.float64
     if isinstance(fmt, Block):
         name = str(dtype).removeprefix("torch.")
-        fast = dtype == torch.float32 and request.nan != "error"
+        fast = dtype == torch.float32
         result = try_fast(floats, fmt, request, axis, None) if fast else None
         if result is None:
             result = quantize_blocks(floats, fmt, request, axis, name)
@@ -153,13 +155,15 @@ def encode_tensor(
     axis: Any = -1,
     random_bits: int | None = None,
     saturated_bits: int = 0,
-    nan: str = "error",
+    nan: str | None = None,
 ) -> Encoded:
     """Encode a tensor; the codes and scales are tensors on its device. No gradient."""
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("error", "zero", "max"))
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
+    if isinstance(resolved, Block):
+        values = without_nan(_floats(values), resolved, nan)
     floats = _floats(values)
     if isinstance(resolved, Block):
         encoded = encode_blocks(floats, resolved, request, axis)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError, RangeError, unknown_name
 from lowp.formats.block import Block
@@ -18,6 +21,10 @@ NAN_POLICIES = {
     "zero": "zero",
     "max": "the largest finite value, as NVIDIA's conversion instructions do",
 }
+
+
+QUANTIZE_NAN = ("keep", "zero", "max", "error")
+ENCODE_NAN = ("error", "zero", "max")
 
 
 class Request(NamedTuple):
@@ -57,6 +64,26 @@ def check_format(fmt: Format, request: Request) -> None:
         raise ArgumentError(f"saturated_bits={bits!r} must be an integer from 0 to {element.bits}.")
     if bits and request.overflow not in ("wrap", "wrap_sign_magnitude"):
         raise ArgumentError(f"saturated_bits={bits!r} goes with overflow 'wrap' or 'wrap_sign_magnitude' only.")
+
+
+def without_nan(x: NDArray[Any], fmt: Block, nan: str | None) -> NDArray[Any]:
+    """Apply a NaN policy that the caller asked for to the input of a block format; without one the format's rules.
+
+    Raises:
+        RangeError: nan="error" and there is a NaN.
+        ArgumentError: nan="max" where a NaN concerns its whole block.
+    """
+    if nan in (None, "keep") or not np.isnan(x).any():
+        return x
+    if nan == "error":
+        raise RangeError(
+            f"x holds NaN, which nan='error' refuses; {fmt.name!r} has nonfinite={fmt.nonfinite!r} otherwise."
+        )
+    if nan == "zero":
+        return np.where(np.isnan(x), x.dtype.type(0), x)
+    if fmt.nonfinite != "element":
+        raise ArgumentError(f"nan={nan!r} needs a format with nonfinite='element'; {fmt.name!r} has {fmt.nonfinite!r}.")
+    return x
 
 
 def no_nan(fmt: Format) -> RangeError:

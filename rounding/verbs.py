@@ -17,7 +17,7 @@ from lowp.rounding._arrays import Source, as_source, is_float, to_caller
 from lowp.rounding._dispatch import is_torch
 from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
-from lowp.rounding.request import Request, check_format, make_request
+from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request, without_nan
 
 
 def quantize(
@@ -31,11 +31,11 @@ def quantize(
     *,
     random_bits: int | None = None,
     saturated_bits: int = 0,
-    nan: str = "keep",
+    nan: str | None = None,
 ) -> Any:
     """Round `x` to the values of a format, once, and return real numbers of the type of `x` ("fake quantization").
 
-    NaN stays NaN, also where the format has no NaN (`nan` says otherwise). Values past the largest finite one and
+    NaN stays NaN, also where a scalar format has no NaN (`nan` says otherwise). Values past the largest finite one and
     infinities follow `overflow`, decided on the rounded value. -0 is kept where the format has it, else it is +0.
     Subnormals of the format are rounded like everything else. In a block format NaN and infinity follow the format's
     `nonfinite` policy (by default the block becomes NaN, but a vendor's recipe does what the vendor's code does), and a
@@ -54,7 +54,8 @@ def quantize(
         out: Array to write into, of the result's shape and dtype; it may be `x`.
         random_bits: Random bits of the stochastic modes, 1 to 32; default 32.
         saturated_bits: Saturated bits of overflow "wrap" and "wrap_sign_magnitude", as AMD's `ap_fixed`.
-        nan: "keep", "zero", "max" or "error" where the format has no NaN.
+        nan: What a NaN becomes where the format has none: "keep" (the default), "zero", "max" or "error". In a block
+            format the default is the format's `nonfinite` policy; "error" and "zero" take every NaN of `x`.
 
     Returns:
         The rounded values; Python numbers give a float, lists a float64 array.
@@ -75,7 +76,7 @@ def quantize(
 
         return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturated_bits, nan)
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("keep", "zero", "max", "error"))
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
     source = _checked(x, resolved, request)
     target = _checked_out(out, source)
     values = np.ascontiguousarray(source.values).reshape(source.values.shape)
@@ -83,7 +84,8 @@ def quantize(
         from lowp.rounding._blocks import quantize_blocks
         from lowp.rounding._fast_blocks import try_fast
 
-        fast = source.dtype == np.float32 and request.nan != "error"
+        values = without_nan(values, resolved, nan)
+        fast = source.dtype == np.float32
         result = try_fast(values, resolved, request, axis, _direct(target, values)) if fast else None
         if result is None:
             result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
@@ -103,12 +105,12 @@ def encode(
     *,
     random_bits: int | None = None,
     saturated_bits: int = 0,
-    nan: str = "error",
+    nan: str | None = None,
 ) -> Encoded:
     """Round `x` to the codes of a format, once; block formats also get scales.
 
-    Special cases as `quantize`, but a NaN needs a code: where the format has none it is an error by default. A block
-    whose scale is NaN has element codes 0.
+    Special cases as `quantize`, but a NaN needs a code: where a scalar format has none it is an error by default. A
+    block whose scale is NaN has element codes 0.
 
     Args:
         x: As for `quantize`.
@@ -119,7 +121,8 @@ def encode(
         axis: As for `quantize`.
         random_bits: As for `quantize`.
         saturated_bits: As for `quantize`.
-        nan: "error", "zero" or "max" where the format has no NaN.
+        nan: What a NaN becomes where the format has none: "error" (the default), "zero" or "max". Block formats as for
+            `quantize`.
 
     Returns:
         An `Encoded` with `.codes`, `.scales`, `.tensor_scale`, `.format`, `.nbytes` and `.pack()`.
@@ -136,13 +139,14 @@ def encode(
 
         return encode_tensor(x, fmt, rounding, overflow, seed, axis, random_bits, saturated_bits, nan)
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan, ("error", "zero", "max"))
+    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
     values = np.ascontiguousarray(source.values).reshape(source.values.shape)
     dtype = source.dtype or np.dtype(np.float64)
     if isinstance(resolved, Block):
         from lowp.rounding._blocks import encode_blocks
 
+        values = without_nan(values, resolved, nan)
         return replace(encode_blocks(values, resolved, request, axis), dtype=dtype)
     assert isinstance(resolved, ScalarFormat)
     return Encoded(encode_values(values, resolved, request), resolved, dtype=dtype)
@@ -213,6 +217,7 @@ def _decoded(codes: Any, fmt: ScalarFormat, dtype: np.dtype[Any]) -> NDArray[Any
 
 
 def _checked(x: Any, fmt: Format, request: Request) -> Source:
+    """Return the input made ready; every argument has been checked against the format by then."""
     source = as_source(x)
     _check(source, fmt, request)
     return source

@@ -25,7 +25,7 @@ def quantize(
     *,
     random_bits: int | None = None,
     saturated_bits: int = 0,
-    nan: str = "keep",
+    nan: str | None = None,
     gradient: str = "straight_through",
 ) -> Any:
     """Round a tensor to the values of a format, once; the same bits as `lowp.quantize` gives for the same numbers.

@@ -257,9 +257,20 @@ class TestEdges:
         for policy in ("keep", "zero", "max", "error"):
             try:
                 outcomes[policy] = np.isnan(lowp.quantize(x, "mxfp4", nan=policy)).all()
-            except lowp.RangeError:
-                outcomes[policy] = "RangeError"
-        assert outcomes == {"keep": True, "zero": True, "max": True, "error": "RangeError"}
+            except lowp.Error as error:
+                outcomes[policy] = type(error).__name__
+        assert outcomes == {"keep": True, "zero": False, "max": "ArgumentError", "error": "RangeError"}
+
+    @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "nvfp4_torchao", "int4_g128_asym", "nf4_g64", "ggml_q4_0"])
+    def test_a_nan_policy_that_was_asked_for_holds_in_blocks(self, name: str) -> None:
+        x = np.array([np.nan, 1, 2, 3] * 32, np.float32)
+        for verb in (lowp.quantize, lowp.encode):
+            with pytest.raises(lowp.RangeError, match="x holds NaN, which nan='error' refuses"):
+                verb(x, name, nan="error")
+            with pytest.raises(lowp.ArgumentError, match="nan='max' needs a format with nonfinite='element'"):
+                verb(x, name, nan="max")
+        zeroed = np.where(np.isnan(x), np.float32(0), x)
+        assert np.array_equal(lowp.quantize(x, name, nan="zero"), lowp.quantize(zeroed, name))
 
     def test_scales_that_do_not_fit_the_codes_are_refused(self) -> None:
         from dataclasses import replace
