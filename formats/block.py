@@ -157,6 +157,24 @@ class Block(Format):
         """Most negative finite value, exact."""
         return self._end(self.element.min)
 
+    @property
+    def smallest_normal(self) -> float:
+        """Smallest positive value of full precision: the element's times the smallest scales."""
+        return self.element.smallest_normal * self._smallest_scale()
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """Smallest positive value: the element's times the smallest scales."""
+        return self.element.smallest_subnormal * self._smallest_scale()
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1.0 to the next larger element value; what the precision is inside a block."""
+        return self.element.eps
+
+    def _smallest_scale(self) -> float:
+        return self.scale.smallest_subnormal * (self.tensor_scale.smallest_subnormal if self.tensor_scale else 1.0)
+
     def _end(self, element: float) -> float:
         """The end of the range that an extreme element code leads to, under the largest scales."""
         sign = 1.0 if element == self.element.max else -1.0

@@ -20,7 +20,7 @@ from lowp.rounding._fast_blocks import try_fast
 from lowp.rounding._scalar import encode_values, quantize_values
 from lowp.rounding.encoded import Encoded, as_numpy
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, make_request, without_nan
-from lowp.rounding.verbs import check_request
+from lowp.rounding.verbs import check_axis, check_request
 
 GRADIENTS = {
     "straight_through": "the gradient passes unchanged",
@@ -49,6 +49,7 @@ def quantize_tensor(
     request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
+    check_axis(axis, x.ndim, resolved)
     if isinstance(resolved, Block):
         values = without_nan(_floats(values), resolved, nan)
     if out is not None:
@@ -162,6 +163,7 @@ def encode_tensor(
     request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
+    check_axis(axis, x.ndim, resolved)
     if isinstance(resolved, Block):
         values = without_nan(_floats(values), resolved, nan)
     floats = _floats(values)

@@ -46,7 +46,8 @@ def quantize(
         x: Array of float16, bfloat16, float32, float64 or integers (integers give float64); a Python number or nested
             lists of them; or a torch tensor on any device. Any shape, also empty; never modified unless `out is x`.
         fmt: A format or its name.
-        rounding: A rounding mode, see `lowp.rounding.modes.ROUNDING_MODES`.
+        rounding: A rounding mode, see `lowp.rounding.modes.ROUNDING_MODES`. A codebook with decision points of its own,
+            such as nf4, decides every nearest mode by them.
         overflow: An overflow mode, see `lowp.rounding.modes.OVERFLOW_MODES`.
         seed: Seed of the stochastic modes, 0 to 2^64 - 1. The random bits of an element depend on the seed and its
             position in `x` (C order) alone.
@@ -78,6 +79,7 @@ def quantize(
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
     source = _checked(x, resolved, request)
+    check_axis(axis, source.values.ndim, resolved)
     target = _checked_out(out, source)
     values = np.ascontiguousarray(source.values).reshape(source.values.shape)
     if isinstance(resolved, Block):
@@ -141,6 +143,7 @@ def encode(
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
+    check_axis(axis, source.values.ndim, resolved)
     values = np.ascontiguousarray(source.values).reshape(source.values.shape)
     dtype = source.dtype or np.dtype(np.float64)
     if isinstance(resolved, Block):
@@ -227,6 +230,15 @@ def check_request(values: NDArray[Any], fmt: Format, request: Request) -> None:
     """Raise if `fmt` does not go with the overflow mode, or cannot take integers as large as those in `values`."""
     source = as_source(values) if values.dtype.kind in "iu" else Source(values, values.dtype, False)
     _check(source, fmt, request)
+
+
+def check_axis(axis: Any, ndim: int, fmt: Format) -> None:
+    """Raise ArgumentError if a scalar format is given an axis that the array lacks (block formats check their own)."""
+    if isinstance(fmt, Block) or axis == -1:
+        return
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    if not all(hasattr(a, "__index__") and -ndim <= a < ndim for a in axes):
+        raise ArgumentError(f"axis={axis!r} does not exist in an array of {ndim} dimensions.")
 
 
 def _check(source: Source, fmt: Format, request: Request) -> None:

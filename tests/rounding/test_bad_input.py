@@ -277,3 +277,38 @@ class TestDecode:
 def test_formats_that_do_not_fit_the_operation(call: Any, message: str) -> None:
     with refused(lowp.FormatError, message):
         call()
+
+
+class TestSmallThings:
+    def test_an_axis_that_does_not_exist_is_refused_for_scalar_formats_too(self) -> None:
+        for verb in (lowp.quantize, lowp.encode):
+            with pytest.raises(lowp.ArgumentError, match="axis=7 does not exist in an array of 2 dimensions"):
+                verb(np.ones((2, 2)), "fp8", axis=7)
+
+    @pytest.mark.parametrize(
+        ("data", "shape", "message"),
+        [
+            (b"a", 1, "shape=1 must be a tuple"),
+            (b"", (-1,), "must be a tuple of sizes"),
+            ([300], (1,), "must be bytes"),
+        ],
+    )
+    def test_unpack(self, data: object, shape: object, message: str) -> None:
+        with pytest.raises(lowp.ArgumentError, match=message):
+            lowp.Encoded.unpack(data, "fp8", shape)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("flag", ["signed", "subnormals", "zero"])
+    def test_flags_are_booleans(self, flag: str) -> None:
+        with pytest.raises(lowp.FormatError, match=f"{flag}='no' must be True or False"):
+            lowp.Float(5, 7, **{flag: "no"})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("name", ["posit16", "takum32", "lns8"])
+    def test_a_family_that_is_missing_is_said_to_be(self, name: str) -> None:
+        with pytest.raises(lowp.FormatError, match=f"format='{name}': [a-z]+ formats are not supported"):
+            lowp.parse(name)
+
+    def test_a_list_that_numpy_cannot_read_exactly_is_refused(self) -> None:
+        for x in ([2**60 + 1, 1.5], [2**63 + 1, -1]):
+            with pytest.raises(lowp.RangeError, match=f"x holds the integer {x[0]} in a list"):
+                lowp.quantize(x, "float32")
+        assert lowp.quantize([2**60, 1.5], "float32").tolist() == [2.0**60, 1.5]
