@@ -107,7 +107,8 @@ class Encoded:
             [0.5, -1.0, 6.0]
         """
         resolved = parse(fmt)
-        if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        given: Any = shape
+        if not isinstance(given, tuple | list) or not all(isinstance(n, int) and n >= 0 for n in given):
             raise ArgumentError(f"shape={shape!r} must be a tuple of sizes.")
         if not isinstance(data, bytes | bytearray) and getattr(data, "dtype", None) != np.uint8:
             raise ArgumentError(f"data of type {type(data).__name__} must be bytes or a uint8 array.")
