@@ -121,3 +121,45 @@ def test_an_unknown_format_is_refused_before_the_file_is_read(lowp: Run, tmp_pat
 def test_commas_inside_brackets_belong_to_the_name() -> None:
     text = "fp8, ap_fixed<8,4>,block[fp4,16,e4m3fn]"
     assert name_list("formats", text) == ["fp8", "ap_fixed<8,4>", "block[fp4,16,e4m3fn]"]
+
+
+def test_a_format_that_fails_a_tensor_does_not_stop_the_rest(lowp: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", bad=X[0], good=X)  # one dimension has no two-dimensional tiles
+    options = (tmp_path / "x.npz", "--formats", "fp8_tile128,float16,fp8", "--sort")
+    data = lowp("compare", *options, "error", "--json").json
+    failed = [x for x in data["lines"] if x["error"]]
+    assert [(x["tensor"], x["format"], x["sqnr_db"]) for x in failed] == [("bad", "fp8_tile128", None)]
+    assert "1 dimension" in failed[0]["error"]
+    assert len(data["lines"]) == 6
+    (total,) = (x for x in data["total"] if x["format"] == "fp8_tile128")
+    assert (total["error"], total["shape"]) == ("left out: 1", [512])
+    text = lowp("compare", *options, "sqnr")
+    assert text.code == 0
+    assert failed[0]["error"] in text.out
+
+
+def test_nothing_that_fits_is_refused(lowp: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X[0])
+    assert_refused(lowp("compare", tmp_path / "x.npy", "--formats", "fp8_tile128"), "no format fits any tensor")
+
+
+def test_a_relative_error_is_nan_where_sqnr_is(lowp: Run, tmp_path: Path) -> None:
+    x = X.copy()
+    x[0, 0] = np.nan
+    np.savez(tmp_path / "x.npz", x=x, y=X)
+    data = lowp("compare", tmp_path / "x.npz", "--formats", "fp8", "--json").json
+    for line in (data["lines"][0], data["total"][0]):
+        assert (line["sqnr_db"], line["max_relative_error"]) == ("nan", "nan")
+    assert data["lines"][1]["max_relative_error"] <= 1
+
+
+def test_squares_of_large_values_do_not_overflow(lowp: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=X.astype(np.float64) * 2.0**700, y=X)
+    lines = lowp("compare", tmp_path / "x.npz", "--formats", "e11m3", "--json").json["lines"]
+    assert lines[0]["sqnr_db"] == pytest.approx(lines[1]["sqnr_db"])
+
+
+def test_8_bit_floats_are_named(lowp: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.save_file({"x": X, "y": X.astype(ml_dtypes.float8_e4m3fn)}, path)
+    assert lowp("compare", path, "--formats", "fp8", "--json").json["skipped"] == [{"name": "y", "reason": "F8_E4M3"}]

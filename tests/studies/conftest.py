@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from lowp._errors import ArgumentError
 from lowp.formats import parse
+from lowp.studies import StudyResult, study
 
 torch = pytest.importorskip("torch")
+FORMATS = ["float8_e4m3fn", "int8_row", "mxfp4"]
 
 
 class StubEngine:
@@ -66,3 +69,21 @@ def model() -> torch.nn.Module:
 @pytest.fixture
 def inputs() -> list[torch.Tensor]:
     return [torch.linspace(-1, 1, 8 * n).reshape(n, 8) for n in (3, 2)]
+
+
+@pytest.fixture
+def run(model: Any, inputs: Any, engine: Any, hardware: Any, tmp_path: Path) -> Any:
+    """Return a function that runs the tiny study; keywords replace its arguments."""
+
+    def call(**changes: Any) -> StudyResult:
+        arguments: dict[str, Any] = {"model": model, "data": inputs, "formats": FORMATS, "devices": ["toy"]}
+        arguments |= {"out": tmp_path, "progress": False, "engine": engine, "hardware": hardware}
+        return study(**(arguments | changes))
+
+    return call
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out plots and report, which take most of the time."""
+    monkeypatch.setattr("lowp.studies.report.write_report", lambda result: None)

@@ -77,9 +77,39 @@ def test_a_corrupted_header_is_an_error(checkpoint: Path, tmp_path: Path, engine
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(FileError, match=r"model='.*' cannot be read"):
-            file_weights(path)
+    with pytest.raises(FileError, match=r"model='.*none\.safetensors' cannot be read"):
+        file_weights(tmp_path / "none.safetensors")
+    with pytest.raises(FileError, match=r"model='.*' is a folder; give the path of a \.safetensors file"):
+        file_weights(tmp_path)
+
+
+def test_another_suffix_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"")
+    with pytest.raises(ArgumentError, match=r"model='.*model\.bin' must be a safetensors file, with the suffix"):
+        file_weights(path)
+
+
+def test_a_tensor_that_fails_a_format_is_left_out_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(4, 8), "b": torch.full((4, 8), float("inf"))}, path)
+    arguments: dict[str, Any] = {"devices": [], "out": tmp_path / "out", "progress": False}
+    result = study(path, formats=["int32", "float16"], **arguments)
+    row = result.rows[1]
+    assert row.notes.startswith("Left out: b (RangeError: ")
+    assert row.sqnr_worst_layer == "a"
+    assert [(e.weights, e.layer) for e in result.layers] == [("int32", "a"), ("float16", "a"), ("float16", "b")]
+    assert result.rows[2].notes == ""
+
+
+def test_tensors_that_are_8_bit_floats_already_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(4, 8), "b": torch.ones(4, 8).to(torch.float8_e4m3fn)}, path)
+    result = study(path, formats=["mxfp4"], devices=[], out=tmp_path / "out", progress=False)
+    assert {error.layer for error in result.layers} == {"a"}
+    assert result.about["not_quantized"] == ["b (float8_e4m3fn)"]
+    assert "Not quantized: b (float8_e4m3fn)." in result.table()
+    assert "b (float8_e4m3fn)" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_file_without_matrices_is_an_error(tmp_path: Path) -> None:

@@ -12,29 +12,11 @@ from typing import Any
 import pytest
 
 from lowp import ArgumentError, ArgumentTypeError, FileError, FormatError, PrecisionWarning
-from lowp.studies import DEFAULT_CASES, Case, StudyResult, study
+from lowp.studies import DEFAULT_CASES, Case
 from lowp.studies.columns import all_columns
+from tests.studies.conftest import FORMATS
 
 torch = pytest.importorskip("torch")
-FORMATS = ["float8_e4m3fn", "int8_row", "mxfp4"]
-
-
-@pytest.fixture
-def run(model: Any, inputs: Any, engine: Any, hardware: Any, tmp_path: Path) -> Any:
-    """Return a function that runs the tiny study; keywords replace its arguments."""
-
-    def call(**changes: Any) -> StudyResult:
-        arguments: dict[str, Any] = {"model": model, "data": inputs, "formats": FORMATS, "devices": ["toy"]}
-        arguments |= {"out": tmp_path, "progress": False, "engine": engine, "hardware": hardware}
-        return study(**(arguments | changes))
-
-    return call
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out plots and report, which take most of the time."""
-    monkeypatch.setattr("lowp.studies.report.write_report", lambda result: None)
 
 
 def mean_of_outputs(outputs: list[Any]) -> Any:

@@ -45,14 +45,18 @@ def study(
 
     Files in `out`: results.csv, results.json, layers.csv, report.html, accuracy_cost.png, accuracy_energy.png,
     layer_error.png, and state.jsonl. The first three are whole after every format. After an interrupt (the
-    KeyboardInterrupt is passed on) a second call measures only what is missing: a measurement is known by a hash of
-    weights, data, formats and settings.
+    KeyboardInterrupt is passed on) a second call runs the float32 model and measures only what is missing: a
+    measurement is known by a hash of weights, formats, settings, the float32 model's inputs and outputs, and their
+    scores. A change of `evaluate` that leaves its name and the float32 scores as they are needs `resume=False`.
+
+    A `PrecisionWarning`, and a line in the report, names the parameters of two or more dimensions that stay as they
+    are.
 
     Args:
         model: A torch module; the path of a safetensors file, whose matrices are studied without running anything; or
             None for the demo, the sentence-embedding model all-MiniLM-L6-v2 on a retrieval task.
-        data: Inputs of the module, or a function that returns them. A tuple is passed as positional arguments, a
-            mapping as keywords, anything else as one argument. Without data only the weights are studied.
+        data: Inputs of the module, or a function that returns them. A tuple or list is passed as positional
+            arguments, a mapping as keywords, anything else as one argument. Without data only the weights are studied.
         formats: Names, formats, pairs (weights, activations) or `Case`s; default `DEFAULT_CASES`.
         devices: Devices to predict time and energy for; default H100, H200 and B200; an empty list for none.
         evaluate: Function from the list of the module's outputs to a score, higher being better: one number, or one
@@ -72,7 +76,8 @@ def study(
     Raises:
         FormatError: A format's name is not known.
         FileError: `out` cannot be written, or the model's file is missing, corrupted or truncated.
-        ArgumentError: A mode or device is not known, or there is nothing to quantize.
+        ArgumentError: A mode or device is not known, there is nothing to quantize, or a layer's weight is not a plain
+            parameter (pruned, parametrized, or not initialized).
         ArgumentTypeError: An argument is of the wrong kind.
     """
     from lowp.studies.session import Request, run_study

@@ -99,11 +99,12 @@ class Job:
 def read_cases(formats: Iterable[Any] | None, engine: Engine) -> list[Job]:
     """Return the cases of a user's list with every name parsed; default `DEFAULT_CASES`.
 
-    An item is a name, a format, a pair (weights, activations) or a `Case`. A case that comes twice is kept once.
+    An item is a name, a format, a pair (weights, activations) as tuple or list, or a `Case`. A case that comes twice is
+    kept once.
 
     Raises:
         FormatError: A name that is not known.
-        ArgumentError: An empty list.
+        ArgumentError: An empty list, or an item that is neither one format nor a pair.
         ArgumentTypeError: `formats` is a string or not iterable.
     """
     if formats is None:
@@ -112,7 +113,7 @@ def read_cases(formats: Iterable[Any] | None, engine: Engine) -> list[Job]:
         raise ArgumentTypeError(f"formats={formats!r} must be a list of formats, such as ['mxfp4', 'int8_row'].")
     jobs: dict[tuple[Any, Any], Job] = {}
     for item in formats:
-        case = item if isinstance(item, Case) else Case(*item) if isinstance(item, tuple) else Case(item)
+        case = _case(item)
         weights = Operand.of(case.weights, engine)
         activations = weights if case.activations is None else Operand.of(case.activations, engine)
         jobs.setdefault((weights.format, activations.format), Job(weights, activations))
@@ -121,16 +122,27 @@ def read_cases(formats: Iterable[Any] | None, engine: Engine) -> list[Job]:
     return list(jobs.values())
 
 
+def _case(item: Any) -> Case:
+    if isinstance(item, (tuple, list)):
+        if len(item) != 2:
+            raise ArgumentError(f"formats: {item!r} has {len(item)} items; a pair (weights, activations) is needed.")
+        return Case(*item)
+    return item if isinstance(item, Case) else Case(item)
+
+
 def read_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
     """Return the modes asked for, in the order of `MODES`.
 
     Raises:
         ArgumentError: A mode that is not known, or none.
+        ArgumentTypeError: `mode` is neither a string nor iterable.
 
     Example:
         >>> read_modes("weights")
         ('weights',)
     """
+    if not isinstance(mode, Iterable):
+        raise ArgumentTypeError(f"mode={mode!r} must be a string, or several. Allowed: {', '.join(map(repr, MODES))}.")
     asked = [mode] if isinstance(mode, str) else list(mode)
     unknown = [m for m in asked if m not in MODES]
     if unknown or not asked:

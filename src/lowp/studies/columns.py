@@ -21,7 +21,7 @@ COLUMNS = (
     Column("mode", "", "weights: only weights are quantized. weights+activations: both operands of every product."),
     Column("family", "", "Family of the weights' format."),
     Column("bits_per_value", "bit", "Storage of one weight, with its share of all scales and zero points. Exact."),
-    Column("weight_bytes", "byte", "All quantized matrices, scales included. Exact."),
+    Column("weight_bytes", "byte", "All quantized matrices, scales included; a shared one once. Exact."),
     Column("model_bytes", "byte", "The whole model: quantized matrices, and all else in the type it came in. Exact."),
     Column("sqnr_worst_db", "dB", "Signal-to-quantization-noise ratio of the worst weight matrix; 6 dB are a bit."),
     Column("sqnr_worst_layer", "", "Name of that matrix."),

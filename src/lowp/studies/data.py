@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError
@@ -21,50 +19,51 @@ def read_inputs(data: Any) -> list[Any]:
     """Return the inputs as a list; a callable is called for them.
 
     Raises:
-        ArgumentTypeError: `data` is neither.
+        ArgumentTypeError: `data` is neither, or a single tensor, or an item is an array.
         ArgumentError: There is none.
     """
+    import numpy as np
+    import torch
+
     inputs = data() if callable(data) else data
+    if isinstance(inputs, (torch.Tensor, np.ndarray)):
+        kind = "tensor" if isinstance(inputs, torch.Tensor) else "array"
+        advice = "[tensor]" if kind == "tensor" else "[torch.from_numpy(array)]"
+        raise ArgumentTypeError(f"data is a single {kind} of shape {tuple(inputs.shape)}; pass a list: {advice}.")
     if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
         raise ArgumentTypeError(f"data={data!r} must be an iterable of model inputs, or a function that returns one.")
     inputs = list(inputs)
     if not inputs:
         raise ArgumentError("data is empty; at least one input is needed.")
+    for i, item in enumerate(inputs):
+        if isinstance(item, np.ndarray):
+            advice = "convert it to a tensor with torch.from_numpy"
+            raise ArgumentTypeError(f"data[{i}] is a NumPy array of shape {item.shape}; {advice}.")
     return inputs
 
 
-def data_digest(inputs: Sequence[Any], evaluate: Any = None) -> str:
-    """Return a SHA-256 of the inputs and of the code of the scoring function."""
-    digest = hashlib.sha256()
-    _hash(digest, inputs)
-    _hash(digest, evaluate)
-    return digest.hexdigest()
+def hash_values(digest: Any, value: Any) -> None:
+    """Add what nested tuples, lists and mappings hold to a hash: bits of tensors and arrays, numbers and texts.
 
-
-def _hash(digest: Any, value: Any) -> None:
+    Of any other object only the type counts, since its text may hold an address, or leave values out.
+    """
     import numpy as np
     import torch
 
     if isinstance(value, torch.Tensor):
         hash_tensor(digest, "", value)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+    elif isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
+        digest.update(f"{value.dtype}{value.shape};".encode() + value.tobytes())
     elif isinstance(value, Mapping):
-        for key in value:
-            digest.update(repr(key).encode())
-            _hash(digest, value[key])
+        hash_values(digest, list(value.items()))
     elif isinstance(value, (list, tuple)):
-        digest.update(f"{type(value).__name__}{len(value)}".encode())
+        digest.update(f"{len(value)} in {type(value).__qualname__};".encode())
         for item in value:
-            _hash(digest, item)
-    elif isinstance(value, CodeType):
-        _hash(digest, [value.co_code, value.co_names, value.co_consts])
-    elif isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        _hash(digest, [value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, cells])
+            hash_values(digest, item)
+    elif isinstance(value, (bool, int, float, complex, str, bytes)):
+        digest.update(f"{value!r};".encode())
     else:
-        # An object whose repr holds its address hashes anew in each run: its results are never taken for another's.
-        digest.update(repr(value).encode())
+        digest.update(f"{type(value).__qualname__};".encode())
 
 
 @dataclass(frozen=True)
@@ -81,30 +80,54 @@ class Outputs:
         return np.concatenate([cosines(a, b) for a, b in zip(self.arrays, reference.arrays, strict=True)])
 
 
-def run_model(module: torch.nn.Module, inputs: Sequence[Any], evaluate: Callable[[list[Any]], Any] | None) -> Outputs:
+def run_model(
+    module: torch.nn.Module, inputs: Sequence[Any], evaluate: Callable[[list[Any]], Any] | None, digest: Any = None
+) -> Outputs:
     """Run a module on every input and score what it gave.
 
-    A tuple is passed as positional arguments, a mapping as keyword arguments, anything else as one argument.
+    A tuple or list is passed as positional arguments, a mapping as keyword arguments, anything else as one argument.
+
+    Args:
+        module: What is run.
+        inputs: What it is run on.
+        evaluate: What scores the list of outputs, or None.
+        digest: A hash that takes in the outputs and the scores.
 
     Raises:
         ArgumentTypeError: An output holds no tensor, or the score is not a number or a vector of numbers.
     """
-    import numpy as np
-
     raw = [_call(module, x) for x in inputs]
+    if digest is not None:
+        hash_values(digest, raw)
     arrays = [as_samples(first_tensor(output)) for output in raw]
-    if evaluate is None:
-        return Outputs(arrays, None)
-    score = evaluate(raw)
-    scores = np.asarray(score.detach().cpu() if hasattr(score, "detach") else score, dtype=np.float64)
-    if scores.ndim > 1 or scores.size == 0:
-        needed = "a number, or one number per example"
-        raise ArgumentTypeError(f"evaluate returned shape {scores.shape}; {needed} is needed.")
+    scores = None if evaluate is None else read_scores(evaluate(raw))
+    if digest is not None:
+        hash_values(digest, scores)
     return Outputs(arrays, scores)
 
 
+def read_scores(score: Any) -> np.ndarray:
+    """Return what `evaluate` returned as float64.
+
+    Raises:
+        ArgumentTypeError: It is neither a number nor a vector of numbers.
+    """
+    import numpy as np
+
+    needed = "a number, or one number per example, is needed"
+    try:
+        scores = np.asarray(score.detach().double().cpu() if hasattr(score, "detach") else score)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"evaluate returned {score!r}; {needed}.") from error
+    if scores.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"evaluate returned {score!r}; {needed}.")
+    if scores.ndim > 1 or scores.size == 0:
+        raise ArgumentTypeError(f"evaluate returned shape {scores.shape}; {needed}.")
+    return scores.astype(np.float64)
+
+
 def _call(module: torch.nn.Module, x: Any) -> Any:
-    if isinstance(x, tuple):
+    if isinstance(x, (tuple, list)):
         return module(*x)
     return module(**x) if isinstance(x, Mapping) else module(x)
 

@@ -17,7 +17,8 @@ MODE_WORDS = {WEIGHTS: "weights alone", BOTH: "weights and activations"}
 def findings(result: StudyResult) -> list[str]:
     """Return the main findings, most important first."""
     measured = [row for row in result.rows if row.mode != "reference" and row.sqnr_median_db is not None]
-    found = [*_losses(result, measured), *_cheapest(result, measured), *_worst_layers(measured), *_failures(result)]
+    found = [*_losses(result, measured), *_cheapest(result, measured), *_worst_layers(measured)]
+    found += [*_unquantized(result), *_failures(result)]
     return found or ["Nothing was measured."]
 
 
@@ -85,6 +86,11 @@ def _worst_layers(measured: list[Row]) -> list[str]:
             share = f"{count} of {sum(names.values())} cases"
             sentences.append(f"The layer whose {what} suffer most is {worst}: worst of all layers in {share}.")
     return sentences
+
+
+def _unquantized(result: StudyResult) -> list[str]:
+    names = result.about["not_quantized"]
+    return [f"Of two or more dimensions, and not quantized: {', '.join(names)}."] if names else []
 
 
 def _failures(result: StudyResult) -> list[str]:

@@ -28,33 +28,53 @@ class Interval:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return 10 log10(signal / noise) of two energies.
+    """Return 20 log10(signal / noise) of two norms (roots of energies).
 
     No noise gives infinity, also for a zero signal; noise on a zero signal gives minus infinity; a NaN stays NaN.
 
     Example:
-        >>> decibels(100.0, 1.0), decibels(0.0, 0.0)
+        >>> decibels(10.0, 1.0), decibels(0.0, 0.0)
         (20.0, inf)
     """
     if math.isnan(signal) or math.isnan(noise):
         return math.nan
     if noise == 0:
         return math.inf
-    return 10 * (math.log10(signal) - math.log10(noise)) if signal > 0 and noise < math.inf else -math.inf
+    return 20 * (math.log10(signal) - math.log10(noise)) if signal > 0 and noise < math.inf else -math.inf
 
 
-def energies(x: Any, quantized: Any) -> tuple[float, float]:
-    """Return the sums of x^2 and of (x - quantized)^2 of two torch tensors, in double precision throughout."""
+def norm(x: np.ndarray) -> float:
+    """Return the root of the sum of squares of a float64 vector; the squares neither overflow nor vanish.
+
+    NaN gives NaN, infinity gives infinity, and no value at all gives 0.
+
+    Example:
+        >>> import numpy as np
+        >>> norm(np.array([3e200, 4e200])) / 1e200
+        5.0
+    """
+    import numpy as np
+
+    largest = float(np.abs(x).max(initial=0.0))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    scale = 2.0 ** -max(math.frexp(largest)[1], -1000)  # a power of two: scaling rounds nothing
+    scaled = x * scale
+    return math.sqrt(float(np.dot(scaled, scaled))) / scale
+
+
+def norms(x: Any, quantized: Any) -> tuple[float, float]:
+    """Return the norms of x and of x - quantized of two torch tensors, in double precision throughout."""
     import torch
 
     signal = noise = 0.0
     # Small pieces stay in the cache; whole double copies of the tensors cost several times the sums.
     pieces = (t.detach().reshape(-1).split(1 << 16) for t in (x, quantized))
     for a, b in zip(*pieces, strict=True):
-        exact = a.to(torch.float64)
-        error = exact - b.to(torch.float64)
-        signal += float(torch.dot(exact, exact))
-        noise += float(torch.dot(error, error))
+        exact = a.to("cpu", torch.float64)
+        error = exact - b.to("cpu", torch.float64)
+        signal = math.hypot(signal, norm(exact.numpy()))
+        noise = math.hypot(noise, norm(error.numpy()))
     return signal, noise
 
 
@@ -63,7 +83,7 @@ def sqnr_db(x: Any, quantized: Any) -> float:
 
     Equal tensors give infinity; see `decibels` for the other special cases.
     """
-    return decibels(*energies(x, quantized))
+    return decibels(*norms(x, quantized))
 
 
 def cosines(outputs: Any, reference: Any) -> np.ndarray:
@@ -77,13 +97,23 @@ def cosines(outputs: Any, reference: Any) -> np.ndarray:
     """
     import numpy as np
 
-    a, b = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (outputs, reference))
+    a, b = (_rows_near_one(np.asarray(x, dtype=np.float64).reshape(len(x), -1)) for x in (outputs, reference))
     with np.errstate(invalid="ignore", over="ignore"):
         norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         dot = np.sum(a * b, axis=1)
         cosine = dot / np.where(norms[0] * norms[1] == 0, 1.0, norms[0] * norms[1])
     both_zero = (norms[0] == 0) & (norms[1] == 0)
     return np.where(both_zero, 1.0, np.clip(cosine, -1.0, 1.0))
+
+
+def _rows_near_one(rows: np.ndarray) -> np.ndarray:
+    """Return the rows with powers of two taken off, so that their squares neither overflow nor vanish."""
+    import numpy as np
+
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+    exponents = np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1]
+    scaled: np.ndarray = np.ldexp(rows, -exponents)
+    return scaled
 
 
 def bootstrap(samples: Any, resamples: int = BOOTSTRAP_RESAMPLES, seed: int = BOOTSTRAP_SEED) -> Interval:

@@ -31,6 +31,8 @@ class Layer:
     module: torch.nn.Module | None = None
     #: A table that rows are looked up in, not a factor of a product.
     is_table: bool = False
+    #: Its parameter belongs to an earlier layer too, and is stored once.
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,66 +44,104 @@ class Weights:
         digest: SHA-256 of names, shapes, types and bits; part of the key of every result.
         layers: The matrices that are quantized.
         other_bytes: Bytes of everything that is not, in its own type.
+        unquantized: Names of what has two or more dimensions and is not quantized; in files with the type.
     """
 
     name: str
     digest: str
     layers: tuple[Layer, ...]
     other_bytes: int
+    unquantized: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Layer, ...]:
+        """The layers whose matrices are stored; one that an earlier layer has too is left out."""
+        return tuple(layer for layer in self.layers if not layer.is_shared)
 
 
 def module_weights(module: torch.nn.Module, name: str = "", embeddings: bool = False) -> Weights:
     """Return the weights of all Linear layers of a module, and of its embeddings if asked.
 
     Raises:
-        ArgumentError: There is no such layer.
+        ArgumentError: There is no such layer, or the weight of one is not a plain parameter.
     """
     import torch
 
     kinds = (torch.nn.Linear, torch.nn.Embedding) if embeddings else (torch.nn.Linear,)
-    found = [(n, m) for n, m in module.named_modules() if isinstance(m, kinds) and not m.weight.is_meta]
+    candidates = [(n or "weight", m) for n, m in module.named_modules() if isinstance(m, kinds)]
+    for n, m in candidates:
+        _check_plain(n, m)
+    found = [(n, m) for n, m in candidates if not m.weight.is_meta]
     if not found:
         name = type(module).__name__
         raise ArgumentError(f"model={name} has no torch.nn.Linear layer; there is nothing to quantize.")
-    layers = tuple(_module_layer(n or "weight", m) for n, m in found)
+    first = {id(m.weight): n for n, m in reversed(found)}
+    layers = tuple(_module_layer(n, m, is_shared=first[id(m.weight)] != n) for n, m in found)
     tensors = {id(t): t for t in [*module.parameters(), *module.buffers()]}
-    stored = sum(t.nbytes for t in tensors.values())
-    quantized = sum({id(m.weight): m.weight.nbytes for _, m in found}.values())
-    return Weights(name or type(module).__name__, _module_digest(module), layers, stored - quantized)
+    other = sum(t.nbytes for key, t in tensors.items() if key not in first)
+    left = tuple(n for n, p in module.named_parameters() if id(p) not in first and p.ndim >= 2)
+    return Weights(name or type(module).__name__, _module_digest(module), layers, other, left)
 
 
-def _module_layer(name: str, module: Any) -> Layer:
+def _check_plain(name: str, module: Any) -> None:
+    """Refuse a layer whose weight is made anew at each call, or not made yet: what replaced it would be lost."""
+    import torch
+
+    if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
+        problem = "is parametrized"
+        remedy = "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') first"
+    elif "weight" not in module._parameters:  # noqa: SLF001
+        problem = "is computed from other parameters, as pruning and weight_norm do"
+        remedy = "call torch.nn.utils.prune.remove(layer, 'weight') or torch.nn.utils.remove_weight_norm(layer) first"
+    elif isinstance(module.weight, torch.nn.parameter.UninitializedParameter):
+        problem, remedy = "has no shape yet", "run the model once first"
+    else:
+        return
+    raise ArgumentError(f"model: the weight of layer {name!r} ({type(module).__name__}) {problem}; {remedy}.")
+
+
+def _module_layer(name: str, module: Any, *, is_shared: bool) -> Layer:
     import torch
 
     rows, columns = module.weight.shape
-    return Layer(name, rows, columns, module.weight.detach, module, isinstance(module, torch.nn.Embedding))
+    is_table = isinstance(module, torch.nn.Embedding)
+    return Layer(name, rows, columns, module.weight.detach, module, is_table, is_shared)
 
 
 def file_weights(path: str | os.PathLike[str]) -> Weights:
-    """Return the matrices of a safetensors file: every floating-point tensor of two or more dimensions.
+    """Return the matrices of a safetensors file: every float tensor of two or more dimensions.
 
     A tensor of more than two dimensions is taken as (first, product of the others), as a convolution's weight is
-    multiplied. Vectors and integer tensors are counted in `other_bytes`.
+    multiplied. Read are float16, bfloat16, float32 and float64; 8-bit floats, integers and vectors count as
+    `other_bytes`.
 
     Raises:
-        FileError: The file is missing, corrupted or truncated.
-        ArgumentError: It holds no matrix.
+        FileError: The file is missing, corrupted or truncated, or a folder.
+        ArgumentError: It holds no matrix, or its suffix is not .safetensors.
     """
+    import torch
+
     file = Path(path)
+    if file.is_dir():
+        raise FileError(f"model={str(path)!r} is a folder; give the path of a .safetensors file in it.")
+    if file.suffix.lower() != ".safetensors":
+        raise ArgumentError(f"model={str(path)!r} must be a safetensors file, with the suffix .safetensors.")
+    readable = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     with _open_safetensors(file) as tensors:
-        layers, other = [], 0
+        layers, left, other = [], [], 0
         for name in tensors.keys():  # noqa: SIM118 - not a mapping
             tensor = tensors.get_tensor(name)
-            if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel():
+            if tensor.dtype in readable and tensor.ndim >= 2 and tensor.numel():
                 columns = tensor.numel() // tensor.shape[0]
                 layers.append(Layer(name, tensor.shape[0], columns, _loader(file, name, columns)))
             else:
                 other += tensor.nbytes
+                left += [f"{name} ({str(tensor.dtype).removeprefix('torch.')})"] if tensor.ndim >= 2 else []
     if not layers:
         raise ArgumentError(f"model={str(path)!r} holds no floating-point tensor of two or more dimensions.")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Weights(file.name, digest, tuple(layers), other)
+    return Weights(file.name, digest, tuple(layers), other, tuple(left))
 
 
 @contextmanager
@@ -219,7 +259,7 @@ def evaluation(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _module_digest(module: torch.nn.Module) -> str:
-    digest = hashlib.sha256(str(module).encode())
+    digest = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         hash_tensor(digest, name, tensor)
     return digest.hexdigest()

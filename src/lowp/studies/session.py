@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp._errors import ArgumentError, ArgumentTypeError, PrecisionWarning
 from lowp.studies.cases import (
     BOTH,
     MODES,
@@ -25,7 +27,7 @@ from lowp.studies.cases import (
     read_modes,
 )
 from lowp.studies.costs import Cost, predict, products
-from lowp.studies.data import data_digest, read_inputs
+from lowp.studies.data import read_inputs
 from lowp.studies.models import Weights, file_weights, module_weights
 from lowp.studies.results import LayerError, Row, StudyResult
 from lowp.studies.runner import REFERENCE, Program, Runner
@@ -55,6 +57,7 @@ class Request:
 
 def run_study(request: Request) -> StudyResult:
     """Run a study; see `lowp.study`. Arguments are checked before any work."""
+    request = _checked(request)
     engine, hardware = _engine(request.engine), _hardware(request)
     jobs = read_cases(request.formats, engine)
     devices = _checked_devices(request, hardware)
@@ -72,6 +75,25 @@ def run_study(request: Request) -> StudyResult:
             advance(f"{record['weights']} × {record['activations']}")
         advance("report", 0)
         return writer.finish()
+
+
+def _checked(request: Request) -> Request:
+    """Return the request with the types of its simple arguments made sure of."""
+    if isinstance(request.devices, str) or not isinstance(request.devices, Iterable):
+        raise ArgumentTypeError(f"devices={request.devices!r} must be a list of devices, such as ['h100', 'b200'].")
+    if request.evaluate is not None and not callable(request.evaluate):
+        raise ArgumentTypeError(
+            f"evaluate={request.evaluate!r} must be a function from the list of outputs to a score."
+        )
+    try:
+        batch_rows = operator.index(request.batch_rows)
+    except TypeError as error:
+        raise ArgumentTypeError(f"batch_rows={request.batch_rows!r} must be a whole number.") from error
+    if isinstance(request.batch_rows, bool):
+        raise ArgumentTypeError(f"batch_rows={request.batch_rows!r} must be a whole number.")
+    if batch_rows < 1:
+        raise ArgumentError(f"batch_rows={batch_rows!r} must be at least 1.")
+    return replace(request, devices=list(request.devices), batch_rows=batch_rows)
 
 
 def _engine(engine: Any) -> Any:
@@ -92,12 +114,6 @@ def _hardware(request: Request) -> Any:
 
 def _checked_devices(request: Request, hardware: Any) -> dict[str, Any]:
     """Return the devices by column name; an unknown one raises."""
-    if isinstance(request.devices, str):
-        raise ArgumentTypeError(f"devices={request.devices!r} must be a list of devices, such as ['h100', 'b200'].")
-    if isinstance(request.batch_rows, bool) or not isinstance(request.batch_rows, int):
-        raise ArgumentTypeError(f"batch_rows={request.batch_rows!r} must be a whole number.")
-    if request.batch_rows < 1:
-        raise ArgumentError(f"batch_rows={request.batch_rows!r} must be at least 1.")
     named = {str(getattr(d, "name", d)).lower().replace(" ", "_").replace("-", "_"): d for d in request.devices}
     for device in named.values():
         hardware.matmuls_cost([(128, 128, 128, 1)], UNQUANTIZED_ON_HARDWARE, UNQUANTIZED_ON_HARDWARE, device)
@@ -112,7 +128,7 @@ def _target(request: Request) -> tuple[Weights, Program | None, dict[str, Any]]:
         from lowp.studies.demo import MODEL_NAME, SCORE_NAME, demo
 
         module, inputs, evaluate, text = demo()
-        program = Program(module, inputs, evaluate, data_digest(inputs, evaluate))
+        program = Program(module, inputs, evaluate)
         return module_weights(module, MODEL_NAME, request.embeddings), program, {"data": text, "score": SCORE_NAME}
     if isinstance(request.model, (str, os.PathLike)):
         if request.data is not None:
@@ -128,12 +144,16 @@ def _module_target(request: Request) -> tuple[Weights, Program | None, dict[str,
         kinds = "a torch.nn.Module, the path of a safetensors file, or None for the demo"
         raise ArgumentTypeError(f"model={request.model!r} must be {kinds}.")
     weights = module_weights(request.model, embeddings=request.embeddings)
+    if weights.unquantized:
+        names = ", ".join(weights.unquantized)
+        message = f"{len(weights.unquantized)} parameters of two or more dimensions are not quantized: {names}."
+        warnings.warn(message, PrecisionWarning, stacklevel=5)
     if request.data is None:
         if request.evaluate is not None:
             raise ArgumentError("evaluate needs data: it scores the outputs of the model on them.")
         return weights, None, {"data": "none: only the weights are studied", "score": None}
     inputs = read_inputs(request.data)
-    program = Program(request.model, inputs, request.evaluate, data_digest(inputs, request.evaluate))
+    program = Program(request.model, inputs, request.evaluate)
     score = getattr(request.evaluate, "__name__", "score") if request.evaluate else None
     return weights, program, {"data": f"{len(inputs)} inputs given by the caller", "score": score}
 
@@ -152,7 +172,8 @@ def _settings(request: Request, weights: Weights, modes: tuple[str, ...]) -> dic
         "model": weights.name,
         "model_sha256": weights.digest,
         "matrices": len(weights.layers),
-        "weights": sum(layer.rows * layer.columns for layer in weights.layers),
+        "weights": sum(layer.rows * layer.columns for layer in weights.stored),
+        "not_quantized": list(weights.unquantized),
         "modes": list(modes),
         "batch_rows": request.batch_rows,
         "embeddings_quantized": request.embeddings,

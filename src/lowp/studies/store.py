@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lowp._errors import FileError
+from lowp._errors import ArgumentTypeError, FileError
 
 STATE_FILE = "state.jsonl"
 
@@ -20,8 +20,11 @@ def prepare_folder(out: str | os.PathLike[str]) -> Path:
     """Create the output folder and prove that files can be written in it.
 
     Raises:
+        ArgumentTypeError: `out` is not a path.
         FileError: It cannot be created or written.
     """
+    if not isinstance(out, (str, os.PathLike)):
+        raise ArgumentTypeError(f"out={out!r} must be the path of a folder, not {type(out).__name__}.")
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -95,4 +95,6 @@ def _caption(result: StudyResult) -> str:
     failed = [f"{label(row)}: {row.notes}" for row in result.rows if row.notes]
     unfinished = [] if result.complete else ["Not finished; run again to resume."]
     legend = ["a alone: weights only, inputs of the products stay float32. a × b: weights in a, inputs in b."]
-    return "\n".join(legend + unfinished + failed)
+    names = result.about["not_quantized"]
+    left = [f"Not quantized: {', '.join(names)}."] if names else []
+    return "\n".join(legend + left + unfinished + failed)
