@@ -137,7 +137,8 @@ def few(fmt: lowp.formats.ScalarFormat) -> np.ndarray:
     rng = np.random.default_rng(3)
     step, top = fmt.smallest_subnormal, fmt.max
     grid = rng.integers(-(2**20), 2**20, 80) * step / 4
-    ends = np.array([top, -top, fmt.min]) * np.array([1, 1 + 2**-20, 1 + 2**-9, 1.5, 2, 1e3])[:, None]
+    with np.errstate(over="ignore"):
+        ends = np.array([top, -top, fmt.min]) * np.array([1, 1 + 2**-20, 1 + 2**-9, 1.5, 2, 1e3])[:, None]
     bits = rng.integers(0, 2**64 - 1, 80, dtype=np.uint64).view(np.float64)
     x = np.concatenate([grid, ends.ravel(), bits, rng.standard_normal(80), [0.0, -0.0, np.inf, -np.inf]])
     return x[~np.isnan(x)]
