@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lowp._errors import FormatError, unknown_name
 from lowp.formats.float_format import Float
-from lowp.formats.integer import Integer
+from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import Format, ScalarFormat, check_flag
 
 #: Scale recipes: how the scale of a block follows from its elements. Implemented in `lowp.rounding.recipes`.
@@ -22,12 +22,16 @@ SCALE_RECIPES = {
     "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",
     "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1",
     "mxfp4_modelopt": "MXFP4 as TensorRT Model Optimizer: ceiling of a float32 logarithm, element ties toward zero",
-    "ggml_mxfp4": "MXFP4 as ggml: floor scale, element ties to the lower magnitude",
-    "ggml_q4_0": "signed extreme / -8 in float32, stored as float16",
-    "ggml_q4_1": "(max - min) / 15 in float32 with the minimum as offset, both stored as float16",
-    "ggml_q5_0": "signed extreme / -16 in float32, stored as float16",
-    "ggml_q5_1": "(max - min) / 31 in float32 with the minimum as offset, both stored as float16",
-    "ggml_q8_0": "amax / 127 in float32, stored as float16, elements rounded half away",
+    "fouroversix_6": "amax / max in float32 as fouroversix's static_6, with the tensor's scale; E8M0 scales round up",
+    "fouroversix_4": "as fouroversix_6, but the largest magnitude becomes 4: fouroversix's static_4",
+    "fouroversix_6_unbiased": "as fouroversix_6 with 17/16 of headroom, so that stochastic rounding never clips",
+    "fouroversix_mse": "Four Over Six: the block's largest magnitude becomes 6 or 4, whichever has less squared error",
+    "fouroversix_mae": "as fouroversix_mse, by the sum of absolute errors",
+    "fouroversix_abs_max": "as fouroversix_mse, by the largest error",
+    "fouroversix_mse_unbiased": "as fouroversix_mse with 17/16 of headroom",
+    "mse": "the power of two of the least squared error: 1/2, 1 or 2 times that of floor, the smallest at a tie",
+    "three_quarters": "floor, elements of 3/4 x, tensor scale 4/3: never clips, for stochastic rounding of MXFP4",
+    "quest": "0.48708 times the standard deviation, the best for normal data: QuEST, Quartet; powers of two round down",
 }
 #: What a NaN or an infinity does to its block.
 NONFINITE_POLICIES = {
@@ -35,8 +39,11 @@ NONFINITE_POLICIES = {
     "element": "the scale ignores it; the element alone follows the rounding's overflow mode",
     "error": "RangeError",
 }
+#: Recipes that quantize a block in two ways and keep the better one.
+ADAPTIVE_RECIPES = ("fouroversix_mse", "fouroversix_mae", "fouroversix_abs_max", "fouroversix_mse_unbiased")
 E8M0 = Float(8, 0, bias=127, signed=False, subnormals=False, specials="fn", zero=False)
 FLOAT32 = Float(8, 23)
+_E4M3FN = Float(4, 3, specials="fn")
 
 
 @dataclass(frozen=True)
@@ -97,35 +104,44 @@ class Block(Format):
     def _check_parts(self) -> None:
         if self.scale.max <= 0:
             raise FormatError(f"scale={self.scale.name!r} has no positive value.")
+        for part in (self.element, self.scale):
+            if isinstance(part, Fixed) and part.bits > 53:
+                raise FormatError(f"{part.name!r} is wider than float64's 53 bits, in which blocks are computed.")
         if self.zero_point and not isinstance(self.element, Integer):
             raise FormatError(f"zero_point=True needs Integer elements, not {self.element.name!r}.")
-        two_level = self.recipe in ("floor", "ceil", "even", "rceil", "round") or self.recipe.startswith("nvfp4")
+        two_level = self.recipe in ("floor", "ceil", "even", "rceil", "round") or self.recipe.startswith(
+            ("nvfp4", "fouroversix", "three_quarters")
+        )
         if self.tensor_scale is not None and not two_level:
             raise FormatError(f"recipe={self.recipe!r} has no tensor scale; leave tensor_scale out.")
         if self.tensor_scale is not None and (self.zero_point or not isinstance(self.tensor_scale, Float)):
             raise FormatError(f"tensor_scale={self.tensor_scale.name!r} needs a float format and no zero point.")
-        if self.recipe in ("floor", "ceil", "even") and not _is_power_of_two_scale(self.scale):
+        if self.recipe in ("floor", "ceil", "even", "mse") and not _is_power_of_two_scale(self.scale):
             raise FormatError(
                 f"recipe={self.recipe!r} makes powers of two, scale={self.scale.name!r} holds others too; "
                 "use recipe 'round' or 'rceil', or scale 'float8_e8m0fnu'."
             )
         if self.recipe.startswith("nvfp4") and self.size not in (16, (16, 16), (1, 16)):
             raise FormatError(f"recipe={self.recipe!r} is defined for blocks of 16 (or 16x16), not size={self.size!r}.")
+        self._check_paper_recipes()
+
+    def _check_paper_recipes(self) -> None:
+        """What the rules of Four Over Six and of the MXFP4 training papers are defined for."""
+        if self.recipe in ADAPTIVE_RECIPES and self.scale != _E4M3FN:
+            raise FormatError(f"recipe={self.recipe!r} needs scale 'float8_e4m3fn', not {self.scale.name!r}.")
+        if self.recipe.startswith("fouroversix") and self.scale == E8M0 and self.tensor_scale is not None:
+            raise FormatError(f"recipe={self.recipe!r} has no tensor scale beside E8M0 scales; leave tensor_scale out.")
+        if self.recipe == "three_quarters" and (self.scale, self.tensor_scale) != (E8M0, FLOAT32):
+            raise FormatError(
+                "recipe='three_quarters' needs scale 'float8_e8m0fnu' and tensor_scale 'float32', which holds 4/3."
+            )
+        if self.zero_point and self.recipe.startswith(("fouroversix", "mse", "three_quarters", "quest")):
+            raise FormatError(f"recipe={self.recipe!r} has no zero point; use recipe 'round'.")
 
     @property
     def bits(self) -> int:
         """Storage bits of one element's code, scales not counted."""
         return self.element.bits
-
-    @property
-    def code_center(self) -> int:
-        """What integer codes count from: ggml's Q4_0 stores `n + 8`, Q5_0 `n + 16`."""
-        return {"ggml_q4_0": 8, "ggml_q5_0": 16}.get(self.recipe, 0)
-
-    @property
-    def has_minimum(self) -> bool:
-        """Whether a block stores its minimum, in the scale's format, to be added to `element * scale`."""
-        return self.recipe in ("ggml_q4_1", "ggml_q5_1")
 
     @property
     def block_elements(self) -> int | None:
@@ -137,8 +153,6 @@ class Block(Format):
     @property
     def block_bits(self) -> int:
         """Storage bits of one block besides its elements: the scale and, if any, the zero point."""
-        if self.has_minimum:
-            return 2 * self.scale.bits
         return self.scale.bits + (self.element.bits if self.zero_point else 0)
 
     @property
@@ -180,10 +194,7 @@ class Block(Format):
         sign = 1.0 if element == self.element.max else -1.0
         if self.zero_point:
             element = sign * (self.element.max - self.element.min)
-        elif self.code_center:  # ggml's scales have a sign, so either end of the codes can be the largest value
-            element = sign * self.code_center
-        minimum = sign * self.scale.max if self.has_minimum else 0.0
-        return element * self.scale.max * (self.tensor_scale.max if self.tensor_scale else 1.0) + minimum
+        return element * self.scale.max * (self.tensor_scale.max if self.tensor_scale else 1.0)
 
     def with_recipe(self, recipe: str) -> Block:
         """Return the same format with another scale recipe."""

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from textwrap import wrap
 from typing import Any
 
 from lowp.formats.block import NONFINITE_POLICIES, SCALE_RECIPES, Block
+from lowp.formats.cards import packed_properties, packed_rows, ranked_formula
 from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import SPECIALS, Float
 from lowp.formats.integer import Fixed, Integer
+from lowp.formats.logarithmic import LNS
+from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
+from lowp.formats.posit import Posit
+from lowp.formats.ranked import RankedFormat
 from lowp.formats.registry import REGISTRY
 from lowp.formats.spec import Format, Meaning, ScalarFormat
+from lowp.formats.takum import Takum
 from lowp.formats.text import code_bits, code_hex, decimal, fields, hex_float, meaning_text, special_codes
 
 _LIMITS = ("max", "min", "smallest_normal", "smallest_subnormal", "eps")
-_LABEL = 20  # columns
+_LABEL, _WIDTH = 20, 120  # columns
+_FAMILIES: dict[type[Format], str] = {
+    Float: "float", Integer: "integer", Fixed: "fixed point", Codebook: "codebook", Block: "block", Packed: "block",
+    Posit: "posit", Takum: "takum", LNS: "logarithmic",
+}  # fmt: skip
 
 
 def describe(fmt: str | Format) -> str:
@@ -60,7 +71,10 @@ def describe(fmt: str | Format) -> str:
     lines.append(
         _row("family", f"{family(fmt)}, {_counted(fmt.bits, 'bit')}" + (" an element" * isinstance(fmt, Block)))
     )
-    lines += _block_rows(fmt) if isinstance(fmt, Block) else _scalar_rows(_as_scalar(fmt))
+    if isinstance(fmt, Packed):
+        lines += [_row(label, text) for label, text in packed_rows(fmt)]
+    else:
+        lines += _block_rows(fmt) if isinstance(fmt, Block) else _scalar_rows(_as_scalar(fmt))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -89,13 +103,14 @@ def properties(fmt: str | Format) -> dict[str, Any]:
         "family": family(fmt),
         "bits": fmt.bits,
     }
+    if isinstance(fmt, Packed):
+        return data | packed_properties(fmt)
     return data | (_block_properties(fmt) if isinstance(fmt, Block) else _scalar_properties(_as_scalar(fmt)))
 
 
 def family(fmt: Format) -> str:
-    """Return the family of a format, as `names` takes it: "float", "integer", "fixed point", "codebook" or "block"."""
-    families = {Float: "float", Integer: "integer", Fixed: "fixed point", Codebook: "codebook", Block: "block"}
-    return families.get(type(fmt), type(fmt).__name__.lower())
+    """Return the family of a format, as `names` takes it: "float", "integer", "posit", "block", ..."""
+    return _FAMILIES.get(type(fmt), type(fmt).__name__.lower())
 
 
 def finite_count(fmt: ScalarFormat) -> int:
@@ -107,10 +122,15 @@ def finite_count(fmt: ScalarFormat) -> int:
     """
     if isinstance(fmt, Codebook):
         return len(fmt.values)
+    if isinstance(fmt, RankedFormat):
+        return 2 * fmt.ranks + fmt.has_zero
     if isinstance(fmt, Float):
-        positive = fmt.max_code if fmt.subnormals or not fmt.zero else fmt.max_code - (1 << fmt.mantissa_bits) + 1
+        positive = (
+            fmt.max_code if fmt.subnormals or not fmt.normal_field else fmt.max_code - (1 << fmt.mantissa_bits) + 1
+        )
         return positive * (1 + fmt.signed) + 1
-    return int((Fraction(fmt.max) - Fraction(fmt.min)) / Fraction(fmt.smallest_subnormal or 1)) + 1
+    assert isinstance(fmt, Integer | Fixed)
+    return fmt.max_integer - fmt.min_integer + 1
 
 
 def _as_scalar(fmt: Format) -> ScalarFormat:
@@ -119,11 +139,15 @@ def _as_scalar(fmt: Format) -> ScalarFormat:
 
 
 def _row(label: str, text: str) -> str:
-    return f"  {label:<{_LABEL}}{text}"
+    """Return a row of the card; a long text goes on below itself."""
+    indent = " " * (_LABEL + 2)
+    lines = wrap(text, _WIDTH - len(indent), break_long_words=False, break_on_hyphens=False) or [""]
+    return f"\n{indent}".join([f"  {label:<{_LABEL}}{lines[0]}", *lines[1:]])
 
 
 def _rows(label: str, lines: list[str]) -> list[str]:
-    return [_row(label if i == 0 else "", line) for i, line in enumerate(lines)]
+    """Return the rows of a drawing or a list, whose lines stay as they are."""
+    return [f"  {label if i == 0 else '':<{_LABEL}}{line}" for i, line in enumerate(lines)]
 
 
 def _counted(count: int, noun: str) -> str:
@@ -173,6 +197,8 @@ def _formula(fmt: ScalarFormat) -> list[str]:
     if isinstance(fmt, Codebook):
         rule = "the decision points of the format" if fmt.thresholds else "the midpoints"
         return [f"list[index]; to nearest rounds at {rule}"]
+    if isinstance(fmt, RankedFormat):
+        return ranked_formula(fmt)
     base = "two's complement" if fmt.signed else "unsigned"
     scale = f" * 2^{-fmt.fraction_bits}" if isinstance(fmt, Fixed) and fmt.fraction_bits else ""
     lines = [f"n{scale}, n in {base}"]
@@ -189,7 +215,7 @@ def _float_formula(fmt: Float) -> list[str]:
     if fmt.zero and fmt.subnormals:
         lines.append(f"exponent 0: {sign}2^{fmt.emin} * mantissa/2^{fmt.mantissa_bits}")
     elif fmt.zero:
-        lines.append("exponent 0: zero")
+        lines.append("exponent 0: zero" if fmt.normal_field else "exponent 0, mantissa 0: zero")
     return lines
 
 
@@ -264,10 +290,8 @@ def _block_rows(fmt: Block) -> list[str]:
 
 
 def _block_formula(fmt: Block) -> str:
-    offset = fmt.code_center or ("zero point" if fmt.zero_point else "")
-    minimum = " + minimum" if fmt.has_minimum else ""
-    element = f"(element - {offset})" if offset else "element"
-    return f"{element} * scale{minimum}" + (" * tensor scale" if fmt.tensor_scale else "")
+    element = "(element - zero point)" if fmt.zero_point else "element"
+    return f"{element} * scale" + (" * tensor scale" if fmt.tensor_scale else "")
 
 
 def _block_layout(fmt: Block) -> list[str]:
@@ -275,7 +299,7 @@ def _block_layout(fmt: Block) -> list[str]:
     cells = [["scale", _counted(fmt.scale.bits, "bit")]]
     extra = fmt.block_bits - fmt.scale.bits
     if extra:
-        cells.append(["zero point" if fmt.zero_point else "minimum", _counted(extra, "bit")])
+        cells.append(["zero point", _counted(extra, "bit")])
     count = fmt.block_elements
     last = f"element {count - 1}" if count else "element n-1"
     cells += [["element 0", width]]

@@ -99,7 +99,8 @@ class Fixed(_TwosComplement):
     `fraction_bits` may be negative or larger than `bits`. AMD's `ap_fixed<W, I>` is `Fixed(W, W - I)`.
 
     Args:
-        bits: Width, 1 to 53, so that every value is exact in float64.
+        bits: Width, 1 to 1024. Up to 53 every value is exact in float64; up to 64 arrays hold the codes, and values
+            are rounded to float64 where they must be, with a PrecisionWarning; beyond, `lowp.exact` alone serves.
         fraction_bits: Bits right of the binary point, -900 to 900.
         signed: Two's complement if true.
         symmetric: Whether the most negative value is left out.
@@ -118,7 +119,7 @@ class Fixed(_TwosComplement):
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        _checked_width(self, "bits", self.bits, 2 if self.symmetric else 1, 53)
+        _checked_width(self, "bits", self.bits, 2 if self.symmetric else 1, 1024)
         _checked_width(self, "fraction_bits", self.fraction_bits, -900, 900)
         check_flag("signed", self.signed)
         check_flag("symmetric", self.symmetric)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from lowp._errors import ArgumentTypeError, FormatError, nearest
 from lowp.formats.block import SCALE_RECIPES, Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
-from lowp.formats.registry import ALIASES, REGISTRY
+from lowp.formats.registry import ALIASES, FAMILIES, REGISTRY
 from lowp.formats.spec import Format, ScalarFormat
 
 _FLOAT = re.compile(
     r"(?:(?:float|fp)(?P<bits>\d+)_)?(?P<unsigned>u?)e(?P<e>\d+)m(?P<m>\d+)(?:b(?P<bias>-?\d+))?"
-    r"(?P<special>fnuz|fn|f)?(?P<nozero>_nozero)?(?P<nosub>_nosub)?"
+    r"(?P<special>fnuz|fn|f|dl)?(?P<nozero>_nozero)?(?P<nosub>_nosub)?"
 )
-_P3109 = re.compile(r"binary(?P<k>\d+)p(?P<p>\d+)(?P<sign>[su])(?P<domain>[ef])(?:b(?P<bias>-?\d+))?")
+_P3109 = re.compile(r"(?:binary|p3109_)(?P<k>\d+)p(?P<p>\d+)(?P<sign>[su])(?P<domain>[ef])(?:b(?P<bias>-?\d+))?")
 _INTEGER = re.compile(r"(?P<unsigned>u?)int(?P<bits>\d+)(?P<sym>_sym)?")
 _FIXED = re.compile(r"(?P<unsigned>u?)fixed(?P<bits>\d+)_(?P<minus>m?)(?P<fraction>\d+)(?P<sym>_sym)?")
 _AP_FIXED = re.compile(r"ap_(?P<unsigned>u?)fixed<(?P<w>\d+),(?P<i>-?\d+)>")
@@ -27,9 +28,7 @@ _GROUP = re.compile(
     r"(?P<asym>_asym)?(?:_(?P<scale>fp32|fp16|bf16|pow2|e8m0|e4m3fn|ue4m3|ue5m3fn|ue5m3f|ue5m3))?"
 )
 _HYPHEN = re.compile(r"(?<![b,])-|-(?!\d)")  # every one but the minus of a bias (b-3) and of ap_fixed<6,-2>
-#: Families of formats that exist but not here.
-_MISSING = re.compile(r"posit|takum|lns|hif|hfloat|msfp|flexpoint|any4|af4|sf4")
-_SPECIALS = {None: "ieee", "fn": "fn", "fnuz": "fnuz", "f": "finite"}
+_SPECIALS = {None: "ieee", "fn": "fn", "fnuz": "fnuz", "f": "finite", "dl": "dlfloat"}
 
 
 def parse(name: str | Format) -> Format:
@@ -37,7 +36,8 @@ def parse(name: str | Format) -> Format:
 
     Accepts registered names and aliases (`lowp.formats.names()`), ml_dtypes spellings, and names made by rule:
     `e5m7`, `e4m3b9fn`, `ue6m2f`; `int5`, `uint12`, `int6_sym`; `fixed12_7` (12 bits, 7 right of the point),
-    `ap_fixed<12,5>`; `binary8p4se`; elements in blocks `int4_g64`, `nf4_g128_bf16`, `e4m3fn_t128x128`, `int8_row`;
+    `ap_fixed<12,5>`; `binary8p4se`, `p3109_8p4se`; `posit10_es1`, `takum12_log`, `lns10_f4`; elements in
+    blocks `int4_g64`, `nf4_g128_bf16`, `e4m3fn_t128x128`, `int8_row`;
     a block name followed by a recipe, `mxfp4_rceil`; and `block[element,size,scale,...]`. Case and `-` do not matter.
 
     Args:
@@ -70,17 +70,14 @@ def _parse(name: str) -> Format:
     key = ALIASES.get(name, name)
     if key in REGISTRY:
         return REGISTRY[key].format
-    for rule in (_float, _p3109, _integer, _fixed, _block, _with_recipe, _group):
+    rule: Callable[[str], Format | None]
+    for rule in (_float, _p3109, _integer, _fixed, *(f.read_name for f in FAMILIES), _block, _with_recipe, _group):
         fmt = rule(key)
         if fmt is not None:
             return fmt
-    if family := _MISSING.match(name):
-        raise FormatError(
-            f"format={name!r}: {family[0]} formats are not supported; lowp.formats.names() lists what is."
-        )
     raise FormatError(
         f"format={name!r} is not known.{nearest(name, [*REGISTRY, *ALIASES])} lowp.formats.names() lists all; "
-        "names by rule: e5m7, e4m3b9fn, int5, fixed12_7, int4_g64, mxfp4_rceil."
+        "names by rule: e5m7, e4m3b9fn, int5, fixed12_7, posit10_es1, takum12_log, lns10_f4, int4_g64, mxfp4_rceil."
     )
 
 

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import struct
-from itertools import pairwise
-from typing import NamedTuple
+from types import ModuleType
 
 from lowp.formats.block import E8M0, FLOAT32, Block
 from lowp.formats.codebook import Codebook
+from lowp.formats.entry import Entry
+from lowp.formats.families import bitnet, codebooks, fouroversix, ggml, ranked, shared_exponents, structured
+from lowp.formats.families._codebook_grids import NF4
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
-from lowp.formats.spec import REGISTERED_NAMES, Format
+from lowp.formats.spec import REGISTERED_NAMES
 
-
-class Entry(NamedTuple):
-    """A named format."""
-
-    format: Format
-    family: str
-    summary: str
-    aliases: tuple[str, ...] = ()
-
-
-# NF4: the 16 float32 values of bitsandbytes (quantiles of a normal distribution), and its float32 decision points.
-# Source: Dettmers et al., QLoRA, arXiv:2305.14314, appendix E; thresholds are the float32 midpoints it compares with.
-_NF4_HEX = """
-    -0x1p+0 -0x1.647362p-1 -0x1.0cd660p-1 -0x1.946540p-2 -0x1.23449ap-2 -0x1.7a6a7ap-3 -0x1.74f0e2p-4 0x0p+0
-    0x1.45f5fep-4 0x1.4995c6p-3 0x1.f809bap-3 0x1.5a0674p-2 0x1.c34970p-2 0x1.200f56p-1 0x1.722766p-1 0x1p+0
-"""
-_NF4_VALUES = tuple(float.fromhex(h) for h in _NF4_HEX.split())
-
-
-def _float32(x: float) -> float:
-    return float(struct.unpack("<f", struct.pack("<f", x))[0])
-
-
-_NF4 = Codebook(_NF4_VALUES, thresholds=[_float32((a + b) / 2) for a, b in pairwise(_NF4_VALUES)], label="nf4")
 E2M1 = Float(2, 1, bias=1, specials="finite")
 E2M3 = Float(2, 3, bias=1, specials="finite")
 E3M2 = Float(3, 2, bias=3, specials="finite")
@@ -46,7 +23,12 @@ _FLOAT16 = Float(5, 10)
 _FLOATS = {
     "float64": Entry(Float(11, 52), "float", "IEEE 754 binary64", ("fp64", "f64", "double", "binary64", "e11m52")),
     "float32": Entry(FLOAT32, "float", "IEEE 754 binary32", ("fp32", "f32", "single", "binary32", "e8m23")),
-    "tf32": Entry(Float(8, 10), "float", "NVIDIA TensorFloat-32, the 19 bits that count", ("tensorfloat32", "e8m10")),
+    "tf32": Entry(
+        Float(8, 10),
+        "float",
+        "NVIDIA TensorFloat-32, the 19 bits that count; cvt.rna rounds 'ties_to_away', the units 'toward_zero'",
+        ("tensorfloat32", "e8m10"),
+    ),
     "bfloat16": Entry(Float(8, 7), "float", "brain float, the upper half of binary32", ("bf16", "e8m7")),
     "float16": Entry(_FLOAT16, "float", "IEEE 754 binary16", ("fp16", "f16", "half", "binary16", "e5m10")),
     "float8_e5m2": Entry(E5M2, "float", "OCP OFP8 E5M2", ("e5m2", "fp8_e5m2", "bf8")),
@@ -84,6 +66,33 @@ _FLOATS = {
     "float4_e2m1fn": Entry(
         E2M1, "float", "OCP MX FP4 E2M1, all finite", ("e2m1", "e2m1fn", "fp4", "fp4_e2m1", "e2m1f")
     ),
+    "pxr24": Entry(Float(8, 15), "float", "OpenEXR's 24-bit float, binary32 less 8 mantissa bits", ("e8m15",)),
+    "amd_fp24": Entry(
+        Float(7, 16, subnormals=False),
+        "float",
+        "ATI R300's 24-bit float, no subnormals; IEEE specials assumed",
+        ("fp24",),
+    ),
+    "dlfloat16": Entry(
+        Float(6, 9, specials="dlfloat"),
+        "float",
+        "IBM DLFloat; its own conversion is rounding='ties_to_away'",
+        ("dlfloat",),
+    ),
+    "hfp8_143": Entry(
+        Float(4, 3, bias=4, specials="fn"), "float", "IBM HFP8, forward: 1-4-3, bias 4; one NaN assumed", ("fp143",)
+    ),
+    "hfp8_152": Entry(Float(5, 2, specials="fn"), "float", "IBM HFP8, backward: 1-5-2; one NaN assumed", ("fp152",)),
+    **{
+        f"float{1 + e + m}_e{e}m{m}f": Entry(
+            Float(e, m, specials="finite"),
+            "float",
+            "a tilus type: every code finite",
+            (f"tilus_float{1 + e + m}_e{e}m{m}",),
+        )
+        for e, m in ((1, 1), (2, 2), (3, 1), (4, 1), (2, 4), (3, 3), (4, 2))
+    },
+    "float7_e5m1": Entry(Float(5, 1), "float", "a tilus type: top exponent reserved", ("tilus_float7_e5m1",)),
 }
 _SMALL = {
     **{f"int{n}": Entry(Integer(n), "integer", f"{n}-bit two's complement") for n in (1, 2, 3, 4, 8, 16, 32)},
@@ -91,7 +100,7 @@ _SMALL = {
     **{f"int{n}_sym": Entry(Integer(n, symmetric=True), "integer", f"{n}-bit, symmetric range") for n in (2, 3, 4, 8)},
     "fixed8_4": Entry(Fixed(8, 4), "fixed point", "8 bits, 4 right of the point", ("ap_fixed<8,4>",)),
     "fixed16_8": Entry(Fixed(16, 8), "fixed point", "16 bits, 8 right of the point", ("ap_fixed<16,8>",)),
-    "nf4": Entry(_NF4, "codebook", "NormalFloat-4 of QLoRA, 16 values in [-1, 1]", ("normalfloat4",)),
+    "nf4": Entry(NF4, "codebook", "NormalFloat-4 of QLoRA, 16 values in [-1, 1]", ("normalfloat4", "bnb_nf4_values")),
     "ternary": Entry(
         Codebook((0.0, 1.0, -1.0), codes=(0, 1, 3), label="ternary"), "codebook", "-1, 0, 1 as two bits", ("trit",)
     ),
@@ -126,20 +135,18 @@ _GROUPS = {
     "int3_g128": Entry(Block(Integer(3), 128, _FLOAT16), "block", "int3, a float16 scale per 128"),
     "int2_g64": Entry(Block(Integer(2), 64, _FLOAT16), "block", "int2, a float16 scale per 64"),
     "int4_g32_pow2": Entry(Block(Integer(4), 32, E8M0), "block", "int4, a power-of-two scale per 32"),
-    "nf4_g64": Entry(Block(_NF4, 64, FLOAT32), "block", "NF4, a float32 absmax per 64, as QLoRA", ("nf4_block64",)),
+    "nf4_g64": Entry(Block(NF4, 64, FLOAT32), "block", "NF4, a float32 absmax per 64, as QLoRA", ("nf4_block64",)),
     "fp8_tile128": Entry(
         Block(E4M3FN, (128, 128), FLOAT32), "block", "E4M3, a float32 scale per 128x128 tile", ("fp8_128x128",)
     ),
-    "ggml_q4_0": Entry(Block(Integer(4, signed=False), 32, _FLOAT16, recipe="ggml_q4_0"), "block", "ggml Q4_0"),
-    "ggml_q4_1": Entry(Block(Integer(4, signed=False), 32, _FLOAT16, recipe="ggml_q4_1"), "block", "ggml Q4_1"),
-    "ggml_q5_0": Entry(Block(Integer(5, signed=False), 32, _FLOAT16, recipe="ggml_q5_0"), "block", "ggml Q5_0"),
-    "ggml_q5_1": Entry(Block(Integer(5, signed=False), 32, _FLOAT16, recipe="ggml_q5_1"), "block", "ggml Q5_1"),
-    "ggml_q8_0": Entry(Block(Integer(8), 32, _FLOAT16, recipe="ggml_q8_0"), "block", "ggml Q8_0"),
-    "ggml_mxfp4": Entry(Block(E2M1, recipe="ggml_mxfp4"), "block", "ggml MXFP4"),
 }
 
+#: Families that have files of their own.
+FAMILIES: tuple[ModuleType, ...] = (ranked, codebooks, shared_exponents, fouroversix, ggml, structured, bitnet)
 #: Every registered format by name.
 REGISTRY: dict[str, Entry] = {**_FLOATS, **_SMALL, **_MX, **_GROUPS}
+for _family in FAMILIES:
+    REGISTRY |= _family.ENTRIES
 #: Every alias and the name it stands for.
 ALIASES: dict[str, str] = {alias: name for name, entry in REGISTRY.items() for alias in entry.aliases}
 for _name, _entry in REGISTRY.items():
@@ -150,7 +157,7 @@ def names(family: str | None = None) -> list[str]:
     """Return every registered name, or those of one family ("float", "integer", "fixed point", "codebook", "block").
 
     Example:
-        >>> names("codebook")
+        >>> names("codebook")[:3]
         ['nf4', 'ternary', 'binary']
     """
     return [name for name, entry in REGISTRY.items() if family in (None, entry.family)]

@@ -8,9 +8,10 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lowp._errors import ArgumentError, FormatError
+from lowp.formats.exact_real import Real, to_float64
 
 #: What one code stands for: an exact number, or one of the strings "nan", "inf", "-inf", "-0".
-Meaning = Fraction | str
+Meaning = Fraction | Real | str
 
 #: Names that win over generated ones; filled by `lowp.formats.registry`.
 REGISTERED_NAMES: dict[Any, str] = {}
@@ -63,7 +64,7 @@ class ScalarFormat(Format):
 
     @cached_property
     @abstractmethod
-    def _limits(self) -> tuple[Fraction, Fraction, Fraction, Fraction]:
+    def _limits(self) -> tuple[Fraction | Real, Fraction | Real, Fraction | Real, Fraction | Real]:
         """Largest, smallest (most negative), smallest positive normal, smallest positive."""
 
     @property
@@ -93,23 +94,23 @@ class ScalarFormat(Format):
 
     @property
     def max(self) -> float:
-        """Largest finite value, exact."""
-        return float(self._limits[0])
+        """Largest finite value; exact, or the nearest float where no float is (logarithms, very wide ranges)."""
+        return to_float(self._limits[0])
 
     @property
     def min(self) -> float:
         """Most negative finite value, exact; the smallest positive one where the format has no zero."""
-        return float(self._limits[1])
+        return to_float(self._limits[1])
 
     @property
     def smallest_normal(self) -> float:
         """Smallest positive value of full precision, exact."""
-        return float(self._limits[2])
+        return to_float(self._limits[2])
 
     @property
     def smallest_subnormal(self) -> float:
         """Smallest positive value, exact; equal to `smallest_normal` where there are no subnormals."""
-        return float(self._limits[3])
+        return to_float(self._limits[3])
 
     @cached_property
     @abstractmethod
@@ -129,12 +130,12 @@ def check_flag(name: str, value: object) -> None:
 
 
 @lru_cache(maxsize=256)
-def finite_values(fmt: ScalarFormat) -> tuple[Fraction, ...]:
+def finite_values(fmt: ScalarFormat) -> tuple[Fraction | Real, ...]:
     """Return the distinct finite values of a format of at most 16 bits, ascending, exact."""
     meanings = (fmt.meaning(code) for code in range(1 << fmt.bits))
-    return tuple(sorted({m for m in meanings if isinstance(m, Fraction)}))
+    return tuple(sorted({m for m in meanings if isinstance(m, Fraction | Real)}))
 
 
 def to_float(meaning: Meaning) -> float:
-    """Return a meaning as a Python float; exact for every format this package can describe."""
-    return float(meaning)
+    """Return a meaning as the nearest Python float; exact unless the format is wider than float64 or logarithmic."""
+    return to_float64(meaning) if isinstance(meaning, Fraction) else float(meaning)

@@ -1,40 +1,107 @@
-"""The Markdown table of every registered format."""
+"""The Markdown tables of the registered formats."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from types import ModuleType
 
 from lowp.formats.block import Block
 from lowp.formats.describe import block_limits
 from lowp.formats.float_format import Float
-from lowp.formats.registry import REGISTRY, names
+from lowp.formats.packed import Packed
+from lowp.formats.ranked import RankedFormat
+from lowp.formats.registry import FAMILIES, REGISTRY, names
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.text import decimal, special_codes
 
 _HEADER = ("Name", "Also", "Bits", "Max", "Smallest > 0", "Specials", "What it is")
 _POWER_EXPONENT = 14  # a power of two is written as one from here on
+#: Headings of the scalar families, and of block formats by the file that lists them.
+_HEADINGS = {
+    "float": "Floats",
+    "integer": "Integers",
+    "fixed point": "Fixed point",
+    "posit": "Posits",
+    "takum": "Takums",
+    "logarithmic": "Logarithmic numbers",
+    "codebook": "Codebooks",
+    "registry": "Blocks: one element format, one scale",
+    "codebooks": "Blocks of codebooks",
+    "shared_exponents": "Blocks that share exponents or bits",
+    "fouroversix": "FP4 with chosen scales or grids",
+    "ggml": "ggml",
+    "structured": "Codes for several values, planes",
+    "bitnet": "bitnet.cpp, lossless coding",
+}
+_PAGE = """\
+# Formats by name
+
+{count} formats have names; far more have names by rule, which the README lists. `lowp show NAME` prints a format's
+card. "Bits" count scales and whatever else a block stores; "8+" adds one scale per row or tensor. "Max" and
+"Smallest > 0" are exact, powers of two, or marked with "~". Columns that would be empty are left out.
+
+Written by `lowp formats --markdown`.
+"""
 
 
 def markdown_table(family: str | None = None) -> str:
     """Return a Markdown table of the registered formats, one row each.
 
     Args:
-        family: "float", "integer", "fixed point", "codebook" or "block"; None for all.
+        family: A family, such as "float", "posit" or "block"; None for all.
 
     Returns:
         Lines without a newline at the end. Bits count the scales of a block format. Numbers are exact, or powers of
-        two, or marked with "~".
+        two, or marked with "~". Columns in which all cells are empty are left out.
 
     Example:
-        >>> print(markdown_table("codebook").splitlines()[-1])
-        | `binary` | `sign` | 1 | 1 | 1 | | +1 (code 0) and -1 (code 1) |
+        >>> print(markdown_table("codebook").splitlines()[4])
+        | `binary` | `sign` | 1 | 1 | 1 | +1 (code 0) and -1 (code 1) |
     """
-    rows = [_HEADER, tuple("---" for _ in _HEADER)]
-    for name in names(family):
+    return _table(names(family))
+
+
+def markdown_page() -> str:
+    """Return the page of all named formats: a heading and a table for each family, block formats by kind.
+
+    Example:
+        >>> [line for line in markdown_page().splitlines() if line.startswith("#")][:3]
+        ['# Formats by name', '## Floats', '## Integers']
+    """
+    parts = [_PAGE.format(count=len(REGISTRY))]
+    parts += [f"## {heading}\n\n{_table(chosen)}\n" for heading, chosen in sections().items()]
+    return "\n".join(parts)
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the registered names under the headings of `markdown_page`.
+
+    Example:
+        >>> sections()["Takums"][0]
+        'takum8_linear'
+    """
+    found: dict[str, list[str]] = {heading: [] for heading in _HEADINGS.values()}
+    for name, entry in REGISTRY.items():
+        family = entry.family if entry.family != "block" else _file(name, FAMILIES)
+        found.setdefault(_HEADINGS.get(family, family), []).append(name)
+    return found
+
+
+def _file(name: str, modules: Iterable[ModuleType]) -> str:
+    """The file that lists a format."""
+    return next((m.__name__.rpartition(".")[2] for m in modules if name in m.ENTRIES), "registry")
+
+
+def _table(chosen: Iterable[str]) -> str:
+    rows = []
+    for name in chosen:
         cells = summary_row(name)
         aliases = ", ".join(f"`{alias}`" for alias in REGISTRY[name].aliases)
         rows.append((f"`{name}`", aliases, *cells[2:]))
-    return "\n".join("| " + " | ".join(row).replace("|  |", "| |") + " |" for row in rows)
+    columns = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+    rows = [_HEADER, ("---",) * len(_HEADER), *rows]
+    return "\n".join("|" + "".join(f" {row[i]} |" if row[i] else " |" for i in columns) for row in rows)
 
 
 def summary_row(name: str | None) -> tuple[str, ...]:
@@ -52,12 +119,16 @@ def summary_row(name: str | None) -> tuple[str, ...]:
 
 def _numbers(fmt: Format) -> tuple[str, str, str, str]:
     """Bits per value, largest and smallest positive value, special codes."""
+    if isinstance(fmt, Packed):
+        return f"{fmt.bits_per_value:.6g}" if fmt.block_bits else "varies", "", "", ""
     if isinstance(fmt, Block):
         largest, smallest = (_short(float(limit)) for limit in block_limits(fmt))
         return f"{fmt.bits_per_value:.6g}" + ("" if fmt.block_elements else "+"), largest, smallest, ""
     assert isinstance(fmt, ScalarFormat)
     smallest = _short(fmt.smallest_subnormal) if fmt.smallest_subnormal else "none"
-    specials = special_codes(fmt) if isinstance(fmt, Float) else {}  # codes that a codebook does not use are no numbers
+    specials = (
+        special_codes(fmt) if isinstance(fmt, Float | RankedFormat) else {}
+    )  # codes that a codebook does not use are no numbers
     return str(fmt.bits), _short(fmt.max), smallest, ", ".join(specials).replace("nan", "NaN")
 
 

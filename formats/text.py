@@ -7,21 +7,27 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 from lowp.formats.codebook import Codebook
+from lowp.formats.exact_real import Real
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed
+from lowp.formats.logarithmic import LNS
+from lowp.formats.ranked import RankedFormat, TaperedFormat
 from lowp.formats.spec import Meaning, ScalarFormat
+from lowp.formats.takum import Takum
 
 #: Longest exact decimal that is written out; longer ones are shortened and marked with "~".
 MAX_DIGITS = 24
 
 
-def decimal(x: Fraction | float, digits: int = MAX_DIGITS) -> str:
+def decimal(x: Fraction | Real | float, digits: int = MAX_DIGITS) -> str:
     """Return a number as an exact decimal, or as "~" and nine digits where that has more than `digits` or never ends.
 
     Example:
         >>> decimal(Fraction(1, 512)), decimal(448.0), decimal(Fraction(1, 3))
         ('0.001953125', '448', '~0.333333333')
     """
+    if isinstance(x, Real):
+        return "~" + _plain(Context(prec=9).create_decimal_from_float(float(x)))
     if isinstance(x, float) and not math.isfinite(x):
         return str(x)
     x = Fraction(x)
@@ -98,6 +104,12 @@ def fields(fmt: ScalarFormat) -> list[tuple[str, int]]:
         return [part for part in parts if part[1]]
     if isinstance(fmt, Fixed) and 0 < fmt.fraction_bits < fmt.bits:
         return [("integer", fmt.bits - fmt.fraction_bits), ("fraction", fmt.fraction_bits)]
+    if isinstance(fmt, Takum) and fmt.bits >= 6:
+        return [("sign", 1), ("direction", 1), ("regime", 3), ("characteristic, mantissa", fmt.bits - 5)]
+    if isinstance(fmt, TaperedFormat):
+        return [("sign", 1), ("regime, exponent, fraction", fmt.bits - 1)]
+    if isinstance(fmt, LNS):
+        return [("sign", 1), ("logarithm", fmt.bits - 1)]
     return [("index" if isinstance(fmt, Codebook) else "integer", fmt.bits)]
 
 
@@ -127,12 +139,14 @@ def special_codes(fmt: ScalarFormat) -> dict[str, list[range]]:
     if isinstance(fmt, Codebook):
         unused = [code for code in range(1 << fmt.bits) if code not in set(fmt.codes)]
         return {"nan": [range(code, code + 1) for code in unused]} if unused else {}
+    if isinstance(fmt, RankedFormat) and fmt.nan_code is not None:
+        return {"nan": [range(fmt.nan_code, fmt.nan_code + 1)]}
     return {}
 
 
 def _float_specials(fmt: Float) -> dict[str, list[range]]:
     magnitudes = 1 << (fmt.bits - fmt.signed)
-    zeros = 1 if fmt.subnormals or not fmt.zero else 1 << fmt.mantissa_bits
+    zeros = 1 if fmt.subnormals or not fmt.normal_field else 1 << fmt.mantissa_bits
     found: dict[str, list[range]] = {"nan": [], "inf": [], "-inf": [], "-0": []}
     for sign in range(1 + fmt.signed):
         start = sign * magnitudes

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from lowp._errors import ArgumentTypeError
-from lowp.formats import parse
+from lowp.formats import Packed, parse
 from lowp.hw_models.devices import Device
 from lowp.hw_models.tables import rows
 
@@ -113,17 +113,25 @@ def _operand(fmt: Any, device: Device) -> Operand:
         kernel=native["kernel"] if native else None,
         unpack=unpack,
         pack=pack,
-        whole_scale=size in ("row", "tensor") or (scale == "-" and fmt.bits_per_value <= 8),
+        whole_scale=_has_whole_scale(fmt, scale, size),
     )
 
 
 def _parts(fmt: Any) -> tuple[str, str, str]:
     """Return the names of element, scale and block size; "-" for what a scalar format does not have."""
+    if isinstance(fmt, Packed):
+        return "packed", "-", "-"
     element = getattr(fmt, "element", None)
     if element is None:
         return fmt.name, "-", "-"
     size = fmt.size
     return element.name, fmt.scale.name, "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def _has_whole_scale(fmt: Any, scale: str, size: str) -> bool:
+    if isinstance(fmt, Packed):
+        return any(not field.blocks for field in fmt.fields)
+    return size in ("row", "tensor") or (scale == "-" and bool(fmt.bits_per_value <= 8))
 
 
 def _native_row(device: Device, element: str, scale: str, size: str) -> dict[str, str] | None:

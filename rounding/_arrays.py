@@ -8,6 +8,8 @@ import numpy as np
 
 from lowp._errors import ArgumentTypeError, RangeError
 from lowp.formats.codebook import Codebook
+from lowp.formats.logarithms import is_logarithmic
+from lowp.formats.packed import Packed
 from lowp.formats.spec import Format
 
 _EXACT_INTEGER = 1 << 53
@@ -104,7 +106,7 @@ def _is_ml_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def to_caller(result: np.ndarray[Any, Any], source: Source, fmt: Format) -> Any:
-    """Return a float32 or float64 result in the caller's own type; the values of a codebook may be rounded to it.
+    """Return a float32 or float64 result in the caller's own type; values of codebooks and logarithms may be rounded.
 
     Raises:
         RangeError: The caller's dtype cannot hold a value of the result.
@@ -114,13 +116,24 @@ def to_caller(result: np.ndarray[Any, Any], source: Source, fmt: Format) -> Any:
     if result.dtype == source.dtype:
         return result
     narrowed = _quiet_cast(result, source.dtype)
+    if isinstance(fmt, Packed):  # products of elements and scales: rounded once more, like those of `Block`
+        return _with_payloads(narrowed, result)
     back = _quiet_cast(narrowed, result.dtype)
-    if isinstance(fmt, Codebook):
+    if isinstance(fmt, Codebook) or is_logarithmic(fmt):
         held = np.array_equal(np.isfinite(back), np.isfinite(result))
     else:
         held = np.array_equal(back, result, equal_nan=True)
     if not held:
         raise no_room(fmt.name, source.dtype.name)
+    return narrowed
+
+
+def _with_payloads(narrowed: np.ndarray[Any, Any], result: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Give the NaN of float32 results their payloads back that a cast to bfloat16 drops, where bfloat16 has room."""
+    if narrowed.dtype.name == "bfloat16" and result.dtype == np.float32 and np.isnan(result).any():
+        bits = np.ascontiguousarray(result).view(np.uint32)
+        fits = np.isnan(result) & (bits & 0xFFFF == 0)
+        narrowed.view(np.uint16)[fits] = bits[fits] >> 16
     return narrowed
 
 

@@ -21,7 +21,6 @@ from lowp.rounding.recipes import (
     FLOAT32_DECODING,
     Scales,
     choose_scales,
-    scale_values,
     stored_elements,
 )
 from lowp.rounding.request import Request, make_request
@@ -36,7 +35,7 @@ _IEEE = make_request("ties_to_even", "infinity_or_nan", 0, None, 0, "keep", ("ke
 def quantize_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any, dtype: str) -> NDArray[Any]:
     """Return `x` rounded to `fmt` and to the values of `dtype` (a dtype name; see `_rescale`)."""
     layout, scales, request = _prepare(x, fmt, request, axis)
-    scaled = _scaled(x, scales, request)
+    scaled = np.ascontiguousarray(scales.scaled(x))
     if scales.zero_points is not None:
         n = _offset_integers(scaled, scales, layout, fmt, request)
         elements = n - layout.spread(scales.zero_points)
@@ -50,7 +49,7 @@ def quantize_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any, dt
 def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> Encoded:
     """Return the codes of `x` in `fmt`; elements of a block whose scale is NaN get code 0, or the recipe's own."""
     layout, scales, request = _prepare(x, fmt, request, axis)
-    scaled = _scaled(x, scales, request)
+    scaled = np.ascontiguousarray(scales.scaled(x))
     if not scales.own_nan_codes:
         scaled = np.where(layout.spread(np.isnan(scales.values)), scaled.dtype.type(0), scaled)
     if scales.zero_points is not None:
@@ -65,7 +64,7 @@ def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> E
 
 @_QUIET
 def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
-    """Return the values of block codes: `element * scale * tensor_scale` plus offset, rounded once to `dtype`."""
+    """Return the values of block codes: `element * scale * tensor_scale`, rounded once to `dtype`."""
     fmt = encoded.format
     assert isinstance(fmt, Block)
     assert encoded.scales is not None
@@ -74,14 +73,11 @@ def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
         raise ArgumentError(
             f"scales have shape {encoded.scales.shape}; codes of shape {encoded.codes.shape} need {layout.scale_shape}."
         )
-    values = scale_values(encoded.scales, fmt)
+    values = decode_codes(encoded.scales, fmt.scale)
     elements = stored_elements(decode_codes(encoded.codes, fmt.element), fmt)
-    offsets = None
-    if fmt.has_minimum:
-        offsets = decode_codes(encoded.zero_points, fmt.scale)
-    elif encoded.zero_points is not None:
+    if encoded.zero_points is not None:
         elements = elements - layout.spread(decode_codes(encoded.zero_points, fmt.element))
-    scales = Scales(encoded.scales, values, lambda v: v, encoded.tensor_scale, offsets=offsets)
+    scales = Scales(encoded.scales, values, lambda v: v, encoded.tensor_scale)
     return _rescale(elements, scales, layout, dtype, fmt)
 
 
@@ -99,16 +95,10 @@ def _prepare(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> tuple[
                 f"x holds NaN or infinity, and scales in {fmt.scale.name!r} cannot mark a block as NaN; "
                 "use a Block with nonfinite='element'."
             )
-    scales = choose_scales(chosen_from, layout, fmt)
+    scales = choose_scales(chosen_from, layout, fmt, request)
     if scales.element_rounding and request.mode.name == "ties_to_even":
         request = request._replace(mode=rounding(scales.element_rounding))
     return layout, scales, request
-
-
-def _scaled(x: NDArray[Any], scales: Scales, request: Request) -> NDArray[Any]:
-    """Return the numbers to be rounded into the element format; already rounded where the system does that itself."""
-    own = scales.rounded if request.mode.name == "ties_to_even" else None
-    return np.ascontiguousarray((own or scales.scaled)(x))
 
 
 def _offset_integers(
@@ -125,7 +115,7 @@ def _offset_integers(
 
 
 def _rescale(elements: NDArray[Any], scales: Scales, layout: Layout, dtype: str, fmt: Block) -> NDArray[Any]:
-    """Multiply elements by their scales and add offsets; one rounding of the exact product to `dtype`.
+    """Multiply elements by their scales; one rounding of the exact product to `dtype`.
 
     float16, float32 and float64 come back as such, other dtypes (bfloat16) as float32 that holds their values.
     """
@@ -139,8 +129,6 @@ def _rescale(elements: NDArray[Any], scales: Scales, layout: Layout, dtype: str,
     if tensor_scale is not None and tensor_scale != 1.0:
         factor = np.full_like(product, tensor_scale)
         product = product * factor if dtype == "float64" else _exact_steps.multiply(product, factor)
-    if scales.offsets is not None:
-        product = product + layout.spread(scales.offsets)
     if dtype in ("float64", "float32", "float16"):
         return np.asarray(product.astype(dtype, copy=False))
     narrowed = quantize_values(np.ascontiguousarray(product), scalar_format(dtype, "dtype"), _IEEE)
@@ -153,7 +141,6 @@ def representable_range(x: NDArray[Any], fmt: Block, axis: Any) -> tuple[NDArray
     request = make_request("ties_to_even", "saturate", 0, None, 0, "keep", ("keep",))
     layout, scales, _ = _prepare(x, fmt, request, axis)
     unit = layout.spread(scales.values) * (1.0 if scales.tensor_scale is None else scales.tensor_scale)
-    zero = fmt.code_center if scales.zero_points is None else layout.spread(scales.zero_points)
-    offset = 0.0 if scales.offsets is None else layout.spread(scales.offsets)
-    ends = (fmt.element.min - zero) * unit + offset, (fmt.element.max - zero) * unit + offset
+    zero = 0.0 if scales.zero_points is None else layout.spread(scales.zero_points)
+    ends = (fmt.element.min - zero) * unit, (fmt.element.max - zero) * unit
     return np.minimum(*ends), np.maximum(*ends)

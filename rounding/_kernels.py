@@ -73,7 +73,7 @@ def _round(mag: int, negative: int, word: int, p: Any) -> Any:
     else:
         away = _stochastic_away(rest, max(shift, 0), p.variant, p.random_bits, word)
     if s <= mantissa:
-        return ((mag >> s) + away) << s, (kept + away if shift >= 0 else significand << min(-shift, 10))
+        return ((mag >> s) + away) << s, (kept + away if shift >= 0 else significand << min(-shift, 11))
     return (p.quantum_bits if away else np.int64(0)), away
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.formats.block import Block
+from lowp.formats.spec import Format
 from lowp.rounding._threads import split
 
 
@@ -109,20 +110,26 @@ def make_layout(shape: tuple[int, ...], fmt: Block, axis: int | tuple[int, int])
         ArgumentTypeError: `axis` is not an integer or a pair of integers.
     """
     ndim = len(shape)
-    if ndim == 0:
-        raise ArgumentError(
-            f"x is a single number; the block format {fmt.name!r} needs an array of at least one dimension."
-        )
+    _need_axis(ndim, fmt)
     if fmt.size == "tensor":
         return Layout(shape, tuple(range(ndim)), tuple(max(n, 1) for n in shape))
-    axes = _axes(axis, ndim, pair=isinstance(fmt.size, tuple), fmt=fmt)
+    axes = checked_axes(axis, ndim, pair=isinstance(fmt.size, tuple), fmt=fmt)
     if fmt.size == "row":
         return Layout(shape, axes, (max(shape[axes[0]], 1),))
     sizes = fmt.size if isinstance(fmt.size, tuple) else (fmt.size,)
     return Layout(shape, axes, tuple(int(s) for s in sizes))
 
 
-def _axes(axis: Any, ndim: int, pair: bool, fmt: Block) -> tuple[int, ...]:
+def _need_axis(ndim: int, fmt: Format) -> None:
+    if ndim == 0:
+        raise ArgumentError(
+            f"x is a single number; the block format {fmt.name!r} needs an array of at least one dimension."
+        )
+
+
+def checked_axes(axis: Any, ndim: int, pair: bool, fmt: Format) -> tuple[int, ...]:
+    """Return the axis, or pair of axes, that blocks run along, counted from the front; raises as `make_layout`."""
+    _need_axis(ndim, fmt)
     if pair and isinstance(axis, int) and axis == -1:
         axis = (-2, -1)
     wanted = tuple(axis) if isinstance(axis, tuple | list) else (axis,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from lowp._errors import RangeError
 from lowp.formats.codebook import Codebook
-from lowp.formats.float_format import Float
+from lowp.formats.float_format import LIFT, Float
 from lowp.formats.integer import Fixed, Integer
+from lowp.formats.ranked import RankedFormat, TaperedFormat
 from lowp.formats.spec import ScalarFormat
-from lowp.formats.tables import code_dtype, decode_codes, value_table
-from lowp.rounding import _thresholds, _wrap
+from lowp.formats.tables import FLOAT64_BITS, code_dtype, decode_bits, decode_codes, value_table
+from lowp.rounding import _edges, _search, _tapered, _thresholds, _wrap
 from lowp.rounding._arrays import widen
+from lowp.rounding._ranked import encode_ranked, has_exponent_rows, quantize_ranked
 from lowp.rounding._threads import split
 from lowp.rounding.lowering import fits_float32, kernel_plan
 from lowp.rounding.modes import rounding
@@ -47,13 +50,20 @@ def quantize_values(
     Positions for random bits count from `start`. `out`, if given, is contiguous, has the dtype of `x` and may be `x`
     itself; it is used only where the result has that dtype.
     """
-    if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
-        result = _by_table(x, fmt, request, start)[0]
+    if isinstance(fmt, Fixed) and fmt.bits > FLOAT64_BITS:
+        return _through_codes(x, fmt, request, start)
+    if isinstance(fmt, Codebook | RankedFormat) or request.overflow in _wrap.WRAPPING:
+        result = _by_table(x, fmt, request, out, start)
         _replace_nan(x, result, fmt, request)
         return result
     if x.dtype == np.float32 and not _float32_suffices(fmt):
         return quantize_values(widen(x), fmt, request, start=start)
-    result = np.empty(x.shape, x.dtype) if out is None else out
+    low = _edges.subnormal_inputs(x, fmt)
+    if low is not None:
+        raised = quantize_values(np.ldexp(np.where(low, x, 0), LIFT), _edges.lifted(fmt), request, start=start)
+        return np.where(low, np.ldexp(raised, -LIFT), quantize_values(np.where(low, 0, x), fmt, request, start=start))
+    x = _edges.below_gap(x, fmt)
+    result = np.empty(x.shape, x.dtype) if out is None or out.dtype != x.dtype else out
     if x.dtype == np.float32 and request.mode.name == "ties_to_even" and _run_fast(x, result, fmt, request):
         pass
     else:
@@ -64,13 +74,25 @@ def quantize_values(
     return result
 
 
+def _through_codes(x: NDArray[Any], fmt: Fixed, request: Request, start: int) -> NDArray[Any]:
+    """Round to more bits than float64 has: decoding says where a value could not be kept."""
+    nan = np.isnan(x)
+    result = decode_bits(encode_values(np.where(nan, 0, x), fmt, request, start), fmt)
+    result[nan] = np.nan
+    _replace_nan(x, result, fmt, request)
+    return result
+
+
 def decode_values(codes: Any, fmt: ScalarFormat, dtype: Any) -> NDArray[Any]:
     """Return the values of codes as float64, or at once in `dtype` where that holds them all and the codes are many."""
     array = np.asarray(codes)
-    narrow = dtype == np.float32 and _float32_suffices(fmt)
-    if fmt.bits > 16 or array.size < _COMPILED_FROM or array.dtype != code_dtype(fmt.bits):
+    if array.size < _COMPILED_FROM or array.dtype != code_dtype(fmt.bits):
         return decode_codes(array, fmt)
-    table = value_table(fmt).astype(np.float32) if narrow else value_table(fmt)
+    if fmt.bits > 16:
+        if not (isinstance(fmt, TaperedFormat) and has_exponent_rows(fmt)) or int(array.max()) >> fmt.bits:
+            return decode_codes(array, fmt)
+        return _tapered.decode(array, fmt)
+    table = _tapered.held_values(fmt, 4 if dtype == np.float32 else 8)
     if table.size < 1 << 8 * array.dtype.itemsize and array.max() >= table.size:
         return decode_codes(array, fmt)  # which says what is wrong
     from lowp.rounding._kernels import look_up
@@ -78,6 +100,8 @@ def decode_values(codes: Any, fmt: ScalarFormat, dtype: Any) -> NDArray[Any]:
     out = np.empty(array.shape, table.dtype)
     flat, target = np.ascontiguousarray(array).reshape(-1), out.reshape(-1)
     split(array.size, lambda a, b: look_up(flat[a:b], table, target[a:b]))
+    if table.dtype == np.float32 and not table_fits_float32(fmt) and np.isnan(out).any():
+        return decode_values(array, fmt, np.float64)
     return out
 
 
@@ -91,10 +115,19 @@ def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: i
         if request.nan == "max":
             saturating = request._replace(overflow="saturate")
             return np.where(nan, encode_values(x, fmt, saturating, start), encode_values(x, fmt, request, start))
+    if isinstance(fmt, RankedFormat):
+        return encode_ranked(x, fmt, request, start)
+    if isinstance(fmt, Codebook) and request.mode.variant == 0:
+        return _search.encode(x, fmt, request.mode, request.overflow)
     if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
-        return _by_table(x, fmt, request, start)[1]
+        return _by_index(x, fmt, request, start)[1]
     if x.dtype == np.float32 and not _float32_suffices(fmt):
         x = widen(x)
+    low = _edges.subnormal_inputs(x, fmt)
+    if low is not None:
+        raised = encode_values(np.ldexp(np.where(low, x, 0), LIFT), _edges.lifted(fmt), request, start)
+        return np.where(low, raised, encode_values(np.where(low, 0, x), fmt, request, start))
+    x = _edges.below_gap(x, fmt)
     from lowp.rounding._kernels import encode_bits
 
     codes = np.empty(x.shape, code_dtype(fmt.bits))
@@ -103,7 +136,16 @@ def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: i
 
 
 def _float32_suffices(fmt: ScalarFormat) -> bool:
-    return not isinstance(fmt, Codebook) and fits_float32(fmt)
+    if isinstance(fmt, Codebook | RankedFormat):
+        return fmt.bits <= 16 and table_fits_float32(fmt)
+    return fits_float32(fmt)
+
+
+@lru_cache(maxsize=128)
+def table_fits_float32(fmt: ScalarFormat) -> bool:
+    """Whether float32 holds every value of a format of at most 16 bits."""
+    with np.errstate(over="ignore", under="ignore"):
+        return bool(np.array_equal(value_table(fmt).astype(np.float32), value_table(fmt), equal_nan=True))
 
 
 def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> None:
@@ -148,12 +190,23 @@ def _replace_nan(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, reque
         result[nan] = 0 if request.nan == "zero" else fmt.max
 
 
-def _by_table(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Values and codes by the paths that are not one kernel: codebooks and wrap-around."""
+def _by_table(
+    x: NDArray[Any], fmt: ScalarFormat, request: Request, out: NDArray[Any] | None, start: int
+) -> NDArray[Any]:
+    """Values by the paths that are not the one kernel."""
+    if isinstance(fmt, RankedFormat):
+        return quantize_ranked(x, fmt, request, out, start)
+    if isinstance(fmt, Codebook) and request.mode.variant == 0:
+        return _search.quantize(x, fmt, request.mode, request.overflow)
+    return _by_index(x, fmt, request, start)[0]
+
+
+def _by_index(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values and codes of stochastically rounded codebooks, and of integers that wrap around."""
     nan = np.isnan(x)
     clean = np.where(nan, 0, x) if nan.any() else x
     if isinstance(fmt, Codebook):
-        random = words_like(clean, request, start) if request.mode.variant else None
+        random = words_like(clean, request, start)
         index = _thresholds.indices(clean, fmt, request.mode, random)
         values, codes = np.asarray(np.array(fmt.values)[index]), np.asarray(np.array(fmt.codes)[index])
     else:
@@ -170,6 +223,8 @@ def words_like(x: NDArray[Any], request: Request, start: int) -> NDArray[np.uint
 
 def integer_values(x: NDArray[Any], fmt: Integer | Fixed, request: Request, start: int = 0) -> NDArray[np.int64]:
     """Round numbers without NaN to signed multiples of the quantum of `fmt`, before any overflow rule."""
+    if fmt.bits > FLOAT64_BITS:
+        return _wrap.unbounded(x, fmt, request.mode, words_like(x, request, start))
     from lowp.rounding._kernels import integers
 
     n = np.empty(x.shape, np.int64)
@@ -181,5 +236,5 @@ def _wrapped(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -
     assert isinstance(fmt, Integer | Fixed)
     n = integer_values(x, fmt, request, start)
     floor = integer_values(x, fmt, request._replace(mode=_FLOOR)) if request.overflow == "wrap_sign_magnitude" else n
-    n = _wrap.apply(n, floor, fmt, request.overflow, request.saturated_bits)
+    n = _wrap.apply(n, floor, fmt, request.overflow, request.saturation_bits)
     return np.asarray(np.ldexp(n.astype(np.float64), -fmt.fraction_bits)), np.asarray(n & ((1 << fmt.bits) - 1))

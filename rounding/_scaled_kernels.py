@@ -17,7 +17,7 @@ from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
-from lowp.rounding._thresholds import lower_table
+from lowp.rounding._thresholds import codebook_table
 from lowp.rounding.modes import Rounding
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -131,7 +131,7 @@ def run(
 ) -> None:  # fmt: skip
     """Quantize consecutive blocks with the kernel of the element's kind; all arrays flat and contiguous."""
     if isinstance(fmt.element, Codebook):
-        table = lower_table(fmt.element, mode)
+        table = codebook_table(fmt.element, mode)
         quantize_by_cuts(x, out, scales, units, size, table.cuts, table.values)
     else:
         integers, floats = element_plan(fmt)

@@ -15,16 +15,17 @@ from lowp.rounding.modes import Rounding
 
 
 class Table(NamedTuple):
-    """A codebook under one rounding mode: `x` rounds to the value at index `count(cuts <= x)`."""
+    """A format under one deterministic mode: `x` becomes the entry at index `count(cuts <= x)`."""
 
     cuts: NDArray[np.float64]
     values: NDArray[np.float64]
     codes: NDArray[np.int64]
+    nan_code: int = 0
 
 
 @lru_cache(maxsize=256)
-def lower_table(fmt: Codebook, mode: Rounding) -> Table:
-    """Return the decision points of a deterministic mode: the least float64 that rounds to each upper neighbour."""
+def codebook_table(fmt: Codebook, mode: Rounding) -> Table:
+    """Return the decision points of a deterministic mode: the least float64 that becomes each upper entry."""
     pairs = zip(range(len(fmt.values) - 1), fmt.values, fmt.values[1:], strict=False)
     cuts = [_cut(fmt, mode, i, lower, upper) for i, lower, upper in pairs]
     return Table(np.array(cuts), np.array(fmt.values), np.array(fmt.codes))
@@ -70,12 +71,10 @@ def _directed_up(fmt: Codebook, mode: str, index: int, lower: float, upper: floa
     return bool(upper_odd) if lower_odd != upper_odd else _upper_is_away(lower, upper)
 
 
-def indices(x: NDArray[Any], fmt: Codebook, mode: Rounding, words: NDArray[np.uint32] | None) -> NDArray[np.intp]:
-    """Return the index in `fmt.values` that each number of `x` (no NaN) rounds to."""
-    if mode.variant == 0:
-        return np.searchsorted(lower_table(fmt, mode).cuts, x, side="right")
-    assert words is not None
-    return _stochastic(x.astype(np.float64), fmt, mode, words)
+def indices(x: NDArray[Any], fmt: Codebook, mode: Rounding, words: NDArray[np.uint32]) -> NDArray[np.intp]:
+    """Return the index in `fmt.values` that each number of `x` (no NaN) rounds to under a stochastic mode."""
+    x = x.astype(np.float64)
+    return _stochastic(x, fmt, mode, words)
 
 
 def _stochastic(x: NDArray[np.float64], fmt: Codebook, mode: Rounding, words: NDArray[np.uint32]) -> NDArray[np.intp]:
@@ -84,11 +83,11 @@ def _stochastic(x: NDArray[np.float64], fmt: Codebook, mode: Rounding, words: ND
     low = np.clip(np.searchsorted(values, inside, side="right") - 1, 0, len(values) - 2)
     up_is_away = np.abs(values[low]) <= np.abs(values[low + 1])
     near, far = np.where(up_is_away, low, low + 1), np.where(up_is_away, low + 1, low)
-    away = _away(inside, values[near], values[far], mode, words)
+    away = rounds_away(inside, values[near], values[far], mode, words)
     return np.where(away, far, near)
 
 
-def _away(
+def rounds_away(
     x: NDArray[Any], near: NDArray[Any], far: NDArray[Any], mode: Rounding, words: NDArray[np.uint32]
 ) -> NDArray[np.bool_]:
     """Decide with the scaled fraction in float64, and again in rationals where that is too close to call."""
@@ -105,10 +104,10 @@ def _away(
     for i in np.flatnonzero(close):
         exact = abs(Fraction(float(x.flat[i])) - Fraction(float(near.flat[i]))) * (1 << n)
         exact /= abs(Fraction(float(far.flat[i])) - Fraction(float(near.flat[i])))
-        away.flat[i] = _exact_away(exact, int(r.flat[i]), mode)
+        away.flat[i] = exact_away(exact, int(r.flat[i]), mode)
     return np.asarray(away)
 
 
-def _exact_away(scaled: Fraction, r: int, mode: Rounding) -> bool:
+def exact_away(scaled: Fraction, r: int, mode: Rounding) -> bool:
     whole = {1: math.floor(scaled), 2: math.floor(scaled + Fraction(1, 2)), 3: round(scaled)}[mode.variant]
     return whole + r >= 1 << mode.random_bits

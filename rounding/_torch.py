@@ -11,12 +11,15 @@ import torch
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.formats.block import Block
 from lowp.formats.codebook import Codebook
+from lowp.formats.logarithms import is_logarithmic
+from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import decode_codes, scalar_format
 from lowp.rounding._arrays import as_source, no_room
 from lowp.rounding._blocks import decode_blocks, encode_blocks, quantize_blocks, representable_range
 from lowp.rounding._fast_blocks import try_fast
+from lowp.rounding._packed import decode_packed, encode_packed, quantize_packed
 from lowp.rounding._scalar import encode_values, quantize_values
 from lowp.rounding.encoded import Encoded, as_numpy
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, make_request, without_nan
@@ -38,7 +41,7 @@ def quantize_tensor(
     axis: Any = -1,
     out: torch.Tensor | None = None,
     random_bits: int | None = None,
-    saturated_bits: int = 0,
+    saturation_bits: int = 0,
     nan: str | None = None,
     gradient: str = "straight_through",
 ) -> torch.Tensor:
@@ -46,11 +49,11 @@ def quantize_tensor(
     if gradient not in GRADIENTS:
         raise ArgumentError(unknown_name("gradient", gradient, GRADIENTS))
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
+    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
     check_axis(axis, x.ndim, resolved)
-    if isinstance(resolved, Block):
+    if isinstance(resolved, Block | Packed):
         values = without_nan(_floats(values), resolved, nan)
     if out is not None:
         return _into(out, _rounded(x, values, resolved, request, axis), x)
@@ -110,18 +113,20 @@ def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: 
         if result is None:
             result = quantize_blocks(floats, fmt, request, axis, name)
         return torch.from_numpy(result).to(device=x.device, dtype=dtype)
+    if isinstance(fmt, Packed):
+        return torch.from_numpy(quantize_packed(floats, fmt, request, axis)).to(device=x.device, dtype=dtype)
     assert isinstance(fmt, ScalarFormat)
     return _narrowed(quantize_values(floats, fmt, request), dtype, fmt).to(x.device)
 
 
 def _narrowed(values: Any, dtype: torch.dtype, fmt: Format) -> torch.Tensor:
-    """Return NumPy values as a tensor of `dtype`; the values of a codebook may be rounded to it, others must fit."""
+    """Return NumPy values as a tensor of `dtype`; those of codebooks and logarithms may be rounded, others must fit."""
     exact = torch.from_numpy(values)
     narrowed = exact.to(dtype)
     if dtype == exact.dtype:
         return narrowed
     back = narrowed.to(exact.dtype)
-    same = back.isfinite() == exact.isfinite() if isinstance(fmt, Codebook) else back == exact
+    same = back.isfinite() == exact.isfinite() if isinstance(fmt, Codebook) or is_logarithmic(fmt) else back == exact
     if not bool((same | (back.isnan() & exact.isnan())).all()):
         raise no_room(fmt.name, str(dtype))
     return narrowed
@@ -129,6 +134,8 @@ def _narrowed(values: Any, dtype: torch.dtype, fmt: Format) -> torch.Tensor:
 
 def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tensor:
     floats = _floats(values)
+    if isinstance(fmt, Packed):
+        raise ArgumentError(f"gradient='clipped' is not defined for {fmt.name!r}: its blocks have no fixed range.")
     if isinstance(fmt, Block):
         low, high = representable_range(floats, fmt, axis)
     else:
@@ -155,20 +162,22 @@ def encode_tensor(
     seed: int = 0,
     axis: Any = -1,
     random_bits: int | None = None,
-    saturated_bits: int = 0,
+    saturation_bits: int = 0,
     nan: str | None = None,
 ) -> Encoded:
     """Encode a tensor; the codes and scales are tensors on its device. No gradient."""
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
+    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
     values = _values(x)
     check_request(values, resolved, request)
     check_axis(axis, x.ndim, resolved)
-    if isinstance(resolved, Block):
+    if isinstance(resolved, Block | Packed):
         values = without_nan(_floats(values), resolved, nan)
     floats = _floats(values)
     if isinstance(resolved, Block):
         encoded = encode_blocks(floats, resolved, request, axis)
+    elif isinstance(resolved, Packed):
+        encoded = encode_packed(floats, resolved, request, axis)
     else:
         assert isinstance(resolved, ScalarFormat)
         encoded = Encoded(encode_values(floats, resolved, request), resolved)
@@ -181,6 +190,7 @@ def encode_tensor(
         codes=tensor(encoded.codes),
         scales=tensor(encoded.scales),
         zero_points=tensor(encoded.zero_points),
+        fields=encoded.fields and {name: tensor(part) for name, part in encoded.fields.items()},
         dtype=x.dtype if x.dtype.is_floating_point else torch.float64,
     )
 
@@ -193,9 +203,12 @@ def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
         codes=as_numpy(encoded.codes),
         scales=_or_none(encoded.scales),
         zero_points=_or_none(encoded.zero_points),
+        fields=encoded.fields and {name: as_numpy(part) for name, part in encoded.fields.items()},
     )
     if isinstance(encoded.format, Block):
         values = decode_blocks(plain, str(target).removeprefix("torch."))
+    elif isinstance(encoded.format, Packed):
+        values = decode_packed(plain)
     else:
         values = decode_codes(plain.codes, scalar_format(encoded.format, "decode"))
         return _narrowed(values, target, encoded.format).to(encoded.codes.device)

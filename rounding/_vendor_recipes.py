@@ -1,4 +1,4 @@
-"""The scale recipes of single systems, by name."""
+"""The scale recipes of single systems and papers, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lowp.formats.block import Block
-from lowp.rounding import _fp4_recipes, _ggml_recipes
+from lowp.rounding import _fp4_recipes, _mxfp4_recipes
 from lowp.rounding._layout import Layout
 from lowp.rounding.recipes import Scales
 
@@ -18,10 +18,7 @@ VENDOR_RECIPES: dict[str, Callable[[NDArray[Any], Layout, Block], Scales]] = {
     "nvfp4_torchao": _fp4_recipes.nvfp4_torchao,
     "nvfp4_modelopt": _fp4_recipes.nvfp4_modelopt,
     "mxfp4_modelopt": _fp4_recipes.mxfp4_modelopt,
-    "ggml_mxfp4": _ggml_recipes.mxfp4,
-    "ggml_q4_0": _ggml_recipes.q4_0,
-    "ggml_q4_1": _ggml_recipes.with_minimum,
-    "ggml_q5_0": _ggml_recipes.q5_0,
-    "ggml_q5_1": _ggml_recipes.with_minimum,
-    "ggml_q8_0": _ggml_recipes.q8_0,
+    "mse": _mxfp4_recipes.mse,
+    "three_quarters": _mxfp4_recipes.three_quarters,
+    "quest": _mxfp4_recipes.quest,
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError
 from lowp.formats.block import Block
+from lowp.formats.packed import Packed
 from lowp.formats.packing import pack, unpack
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format
@@ -26,10 +27,11 @@ class Encoded:
             encoded, this and the other arrays are tensors on its device.
         format: The format.
         scales: Codes of the block scales (block formats), one per block: the blocked axes count blocks.
-        zero_points: Zero points in element units, shaped as `scales`, or None. For ggml's Q4_1 and Q5_1 the codes
-            of the block minima.
+        zero_points: Zero points in element units, shaped as `scales`, or None.
         tensor_scale: The scale of the whole tensor as a Python float, or None.
         axis: The axis, or pair of axes, that blocks run along.
+        fields: Packed formats: the stored integers by field name, see `lowp.formats.Packed`; else None.
+        array_shape: Packed formats: the shape of the array, which `codes` does not have.
         dtype: dtype that `decode` returns.
     """
 
@@ -39,16 +41,20 @@ class Encoded:
     zero_points: Any = None
     tensor_scale: float | None = None
     axis: int | tuple[int, int] = -1
+    fields: dict[str, Any] | None = None
+    array_shape: tuple[int, ...] | None = None
     dtype: Any = field(default_factory=lambda: np.dtype(np.float64))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return tuple(self.codes.shape)
+        return tuple(self.codes.shape) if self.array_shape is None else self.array_shape
 
     @property
     def nbytes(self) -> int:
         """Bytes that the packed codes, scales, zero points and tensor scale take."""
+        if isinstance(self.format, Packed):
+            return sum(part.size for part in self.parts().values())
         sizes = _part_sizes(self.format, self.shape, self.axis)
         return sum(_whole_bytes(math.prod(part), bits) for part, bits in sizes.values())
 
@@ -76,6 +82,10 @@ class Encoded:
         a little-endian float32. Always NumPy arrays.
         """
         fmt = self.format
+        if isinstance(fmt, Packed):
+            from lowp.rounding._packed import pack_fields
+
+            return pack_fields(self)
         parts = {"codes": pack(as_numpy(self.codes), fmt.bits)}
         if isinstance(fmt, Block):
             parts["scales"] = pack(as_numpy(self.scales), fmt.scale.bits)
@@ -115,6 +125,13 @@ class Encoded:
         raw = (
             np.frombuffer(data, np.uint8) if isinstance(data, bytes | bytearray) else np.asarray(data, np.uint8).ravel()
         )
+        dtype = np.dtype(dtype or np.float64)
+        if isinstance(resolved, Packed):
+            from lowp.rounding._packed import unpack_fields
+
+            fields = unpack_fields(raw, resolved, tuple(shape), axis)
+            first = next(iter(fields.values()))
+            return cls(first, resolved, axis=axis, fields=fields, array_shape=tuple(shape), dtype=dtype)
         sizes = _part_sizes(resolved, tuple(shape), axis)
         needed = sum(_whole_bytes(math.prod(part), bits) for part, bits in sizes.values())
         if raw.size != needed:
@@ -130,7 +147,7 @@ class Encoded:
             start = stop
         if "tensor_scale" in found:
             found["tensor_scale"] = float(found["tensor_scale"].view(np.float32)[0])
-        return cls(format=resolved, axis=axis, dtype=np.dtype(dtype or np.float64), **found)
+        return cls(format=resolved, axis=axis, dtype=dtype, **found)
 
     def __repr__(self) -> str:
         size = f"{self.nbytes} bytes, {self.bits_per_value:.4g} bits/value"

@@ -1,7 +1,7 @@
 """The exact oracle for blocks: the standard scale recipes on one block of exact values.
 
-The recipes that follow one system's float32 arithmetic (`nvfp4_te`, `ggml_q4_0`, ...) have no exact definition and are
-not here.
+The recipes that follow one system's float32 arithmetic (`nvfp4_te`, `mxfp4_modelopt`, ...) have no exact definition and
+are not here.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def encode_block(
     if factor == 0:
         return scale_code, [exact.encode(0, form)] * len(numbers), None
     quotients = [x if isinstance(x, str) else x / factor for x in numbers]  # the only string left is "-0"
-    codes = [rules.project_code(q, form, mode, "saturate") for q, mode in zip(quotients, modes, strict=True)]
+    codes = [exact.project_code(q, form, mode, "saturate") for q, mode in zip(quotients, modes, strict=True)]
     return scale_code, codes, None
 
 

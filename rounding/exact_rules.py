@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 
 from lowp._errors import ArgumentError, FormatError
 from lowp.formats.codebook import Codebook
+from lowp.formats.exact_real import Real
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, Meaning, ScalarFormat
 from lowp.rounding import modes
+
+#: A rational number, or "inf", "-inf", "-0".
+Rational = Fraction | str
 
 HALF = Fraction(1, 2)
 #: Integer and fixed-point formats take an infinity for this number, which lies beyond every such format.
@@ -59,6 +63,7 @@ def checked_integer(argument: str, value: Any, largest: int, condition: str = ""
 
 def finite_number(value: Meaning) -> Fraction:
     """Return a meaning that is finite as a Fraction, "-0" as zero."""
+    assert not isinstance(value, Real)
     return Fraction(0) if value == "-0" else Fraction(value)
 
 
@@ -131,7 +136,7 @@ def landmarks(fmt: Float) -> Landmarks:
     return Landmarks(low, largest, -largest if fmt.signed else first, infinite, sign_bit)
 
 
-def project_float(x: Meaning, fmt: Float, mode: Mode, overflow: str) -> Meaning:
+def project_float(x: Rational, fmt: Float, mode: Mode, overflow: str) -> Rational:
     """Round once on the grid that is unbounded above, then apply the overflow mode. `x` is not NaN."""
     negative = x in ("-0", "-inf") or (isinstance(x, Fraction) and x < 0)
     if not fmt.zero and x != "inf" and (negative or x == 0):
@@ -145,10 +150,18 @@ def project_float(x: Meaning, fmt: Float, mode: Mode, overflow: str) -> Meaning:
     return "-0" if negative and rounded == 0 and fmt.has_negative_zero else rounded
 
 
+def _least_exponent(fmt: Float) -> int:
+    """Exponent of the smallest normal values: that of exponent field 1, or 0 where that is no different."""
+    assert fmt.bias is not None
+    return (1 if fmt.zero and fmt.specials != "dlfloat" else 0) - fmt.bias
+
+
 def _round_magnitude(a: Fraction, fmt: Float, mode: Mode, negative: bool) -> Fraction:
     assert fmt.bias is not None
-    emin = (1 if fmt.zero else 0) - fmt.bias
+    emin = _least_exponent(fmt)
     smallest_normal = power_of_two(emin)
+    if fmt.specials == "dlfloat":  # the code that would be the power of two itself is zero
+        smallest_normal += power_of_two(emin - fmt.mantissa_bits)
     if a < smallest_normal and not fmt.zero:
         return smallest_normal
     if a < smallest_normal and not fmt.subnormals:  # between 0, counted as even, and the smallest value
@@ -161,7 +174,7 @@ def _round_magnitude(a: Fraction, fmt: Float, mode: Mode, negative: bool) -> Fra
     return (steps + rounds_away(mode, a / quantum - steps, negative, odd)) * quantum
 
 
-def _overflowed(negative: bool, infinite: bool, fmt: Float, mode: Mode, overflow: str) -> Meaning:
+def _overflowed(negative: bool, infinite: bool, fmt: Float, mode: Mode, overflow: str) -> Rational:
     """What becomes of a rounded value, or an infinity, beyond the finite range."""
     ends = landmarks(fmt)
     bound = ends.lowest if negative else ends.largest
@@ -201,7 +214,7 @@ def _magnitude_code(a: Fraction, fmt: Float) -> int:
     assert fmt.bias is not None
     if a == 0:
         return 0
-    m, emin = fmt.mantissa_bits, (1 if fmt.zero else 0) - fmt.bias
+    m, emin = fmt.mantissa_bits, _least_exponent(fmt)
     exponent = floor_log2(a)
     if exponent < emin:
         return int(a / power_of_two(emin - m))
@@ -224,7 +237,7 @@ def integer_range(fmt: Integer | Fixed) -> tuple[int, int]:
     return (-largest - (not fmt.symmetric) if fmt.signed else 0), largest
 
 
-def project_integer(x: Meaning, fmt: Integer | Fixed, mode: Mode, overflow: str, saturated_bits: int) -> int:
+def project_integer(x: Rational, fmt: Integer | Fixed, mode: Mode, overflow: str, saturation_bits: int) -> int:
     """Round `x * 2^fraction_bits` to an integer, then apply the overflow mode. `x` is not NaN."""
     number = {"-0": Fraction(0), "inf": BEYOND, "-inf": -BEYOND}[x] if isinstance(x, str) else x
     scaled = number * power_of_two(fmt.fraction_bits)
@@ -238,24 +251,24 @@ def project_integer(x: Meaning, fmt: Integer | Fixed, mode: Mode, overflow: str,
         return 0
     if overflow in ("wrap", "wrap_sign_magnitude"):
         deleted = None if overflow == "wrap" else floor(scaled) >> fmt.bits & 1
-        code = _wrap(n, fmt.bits, fmt.signed, saturated_bits, deleted)
+        code = _wrap(n, fmt.bits, fmt.signed, saturation_bits, deleted)
         wrapped = code - (code >> (fmt.bits - 1) << fmt.bits) if fmt.signed else code
         return max(wrapped, lowest)  # a symmetric format does not encode its lowest code
     return min(max(n, lowest), largest)
 
 
-def _wrap(n: int, bits: int, signed: bool, saturated_bits: int, deleted: int | None) -> int:
+def _wrap(n: int, bits: int, signed: bool, saturation_bits: int, deleted: int | None) -> int:
     """Keep the low bits; the top N, if any, take the pattern of the end that was passed (AP_WRAP).
 
     With `deleted`, the lowest bit dropped from the number before rounding, every second period runs backwards, its
     bits inverted (AP_WRAP_SM).
     """
-    negative, kept = n < 0, (1 << (bits - saturated_bits)) - 1
+    negative, kept = n < 0, (1 << (bits - saturation_bits)) - 1
     if deleted is not None:
-        deciding = n >> (bits - max(saturated_bits, 1)) & 1  # the lowest bit that a pattern replaces, or the top bit
-        inverted = {0: deciding != deleted, 1: deciding != negative}.get(saturated_bits, deciding == negative)
+        deciding = n >> (bits - max(saturation_bits, 1)) & 1  # the lowest bit that a pattern replaces, or the top bit
+        inverted = {0: deciding != deleted, 1: deciding != negative}.get(saturation_bits, deciding == negative)
         n = ~n if inverted else n
-    return n & kept | _end_pattern(negative, bits, signed, saturated_bits)
+    return n & kept | _end_pattern(negative, bits, signed, saturation_bits)
 
 
 def _end_pattern(negative: bool, bits: int, signed: bool, count: int) -> int:
@@ -268,7 +281,7 @@ def _end_pattern(negative: bool, bits: int, signed: bool, count: int) -> int:
 # Codebooks
 
 
-def project_codebook(x: Meaning, fmt: Codebook, mode: Mode) -> Fraction:
+def project_codebook(x: Rational, fmt: Codebook, mode: Mode) -> Fraction:
     """Pick one of the two neighbouring values; beyond the ends, the end. `x` is not NaN."""
     values = [Fraction(v) for v in fmt.values]
     if isinstance(x, str):
@@ -310,15 +323,15 @@ def _picks_upper(
     return directed.get(mode.name, upper_is_larger)
 
 
-# All families
+# All families whose values are rational
 
 
-def project_code(value: Meaning, form: ScalarFormat, mode: Mode, overflow: str, saturated_bits: int = 0) -> int:
+def project_code(value: Rational, form: ScalarFormat, mode: Mode, overflow: str, saturation_bits: int = 0) -> int:
     """Return the code of a number that is not NaN, by the rules of the format's family."""
     if isinstance(form, Float):
         return float_code(project_float(value, form, mode, overflow), form)
     if isinstance(form, Integer | Fixed):
-        n = project_integer(value, form, mode, overflow, saturated_bits)
+        n = project_integer(value, form, mode, overflow, saturation_bits)
         code = n % (1 << form.bits)
         assert form.meaning(code) == n / power_of_two(form.fraction_bits)
         return code

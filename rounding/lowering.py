@@ -6,7 +6,9 @@ format they serve: every decision that depends on the format or the modes is tak
 
 from __future__ import annotations
 
+import math
 import struct
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -122,7 +124,7 @@ def _float_grid(fmt: Float, source: _Input) -> dict[str, int]:
         "subnormal_shift": normal + source.mantissa - (m if fmt.subnormals else 0),
         "quantum_bits": source.bits(quantum),
         "normal_bits": source.bits(2.0**fmt.emin),
-        "code_base": (normal - (1 if fmt.zero else 0)) << m,
+        "code_base": (normal - fmt.normal_field) << m,
         "exponent_parity": int(m == 0),
     }
 
@@ -154,8 +156,8 @@ def _specials(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, sourc
     nan = fmt.nan_code if isinstance(fmt, Float) else None
     return {
         **both,
-        "max_bits": source.bits(fmt.max),
-        "max_bits_negative": source.bits(fmt.min) if fmt.has_zero else -1,
+        "max_bits": source.bits(_end(fmt, negative=False)),
+        "max_bits_negative": source.bits(_end(fmt, negative=True)) if fmt.has_zero else -1,
         "nan_code": -1 if nan is None else nan,
         "zero_bits": source.bits(zero[0]),
         "zero_code": zero[1],
@@ -166,6 +168,15 @@ def _specials(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str, sourc
         "sign_code": 1 << (fmt.bits - 1) if fmt.signed else 0,
         "code_mask": (1 << fmt.bits) - 1,
     }
+
+
+def _end(fmt: Float | Integer | Fixed, negative: bool) -> float:
+    """Magnitude of the last finite value, or of the last float64 inside the range of more than 53 bits."""
+    nearest = abs(fmt.min if negative else fmt.max)
+    if isinstance(fmt, Float):
+        return nearest
+    exact = abs(fmt.min_integer if negative else fmt.max_integer) / Fraction(2) ** fmt.fraction_bits
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, 0.0)
 
 
 def _largest(fmt: Float | Integer | Fixed, negative: bool) -> tuple[float, int]:

@@ -49,6 +49,7 @@ _ALIASES = {
     "ap_rnd": "ties_to_positive", "ap_rnd_zero": "ties_to_zero", "ap_rnd_min_inf": "ties_to_negative",
     "ap_rnd_inf": "ties_to_away", "ap_rnd_conv": "ties_to_even", "ap_trn": "toward_negative",
     "ap_trn_zero": "toward_zero",
+    "tiestoeven": "ties_to_even", "tiestoaway": "ties_to_away",
     "nearesttiestoeven": "ties_to_even", "nearesttiestoaway": "ties_to_away", "towardpositive": "toward_positive",
     "towardnegative": "toward_negative", "towardzero": "toward_zero", "toodd": "to_odd",
     "stochastica": "stochastic_a", "stochasticb": "stochastic_b", "stochasticc": "stochastic_c",

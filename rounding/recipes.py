@@ -40,10 +40,8 @@ class Scales:
         scaled: Returns the numbers to be rounded into the element format, one per element of `x`.
         tensor_scale: The tensor's scale, or None.
         zero_points: Zero points per block as float64, or None.
-        zero_point_codes: The codes that the zero points, or else the offsets, are stored as, or None.
+        zero_point_codes: The codes that the zero points are stored as, or None.
         element_rounding: A rounding mode that the recipe prescribes instead of ties to even, or None.
-        offsets: One number per block that is added to `element * scale` (ggml's stored minima), or None.
-        rounded: Takes the place of `scaled` under ties to even where the system rounds by operations of its own.
         own_nan_codes: Whether elements of a block whose scale is NaN keep the codes that `scaled` leads to, as in the
             system; otherwise their codes are 0.
         multiplier: One float32 per block where `scaled` is, for finite numbers, the float32 product with it.
@@ -56,8 +54,6 @@ class Scales:
     zero_points: NDArray[np.float64] | None = None
     zero_point_codes: NDArray[Any] | None = None
     element_rounding: str | None = None
-    offsets: NDArray[np.float64] | None = None
-    rounded: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     own_nan_codes: bool = False
     multiplier: NDArray[np.float32] | None = None
 
@@ -76,28 +72,24 @@ def element_precision(element: ScalarFormat) -> int:
     raise FormatError(f"recipe 'even' needs float or integer elements, not {element.name!r}.")
 
 
-def choose_scales(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
-    """Return the scales of `x` by the recipe that `fmt` names."""
+def choose_scales(x: NDArray[Any], layout: Layout, fmt: Block, request: Request | None = None) -> Scales:
+    """Return the scales of `x` by the recipe that `fmt` names; `request` is how its elements will be rounded."""
     if fmt.recipe in _STANDARD:
         return _standard(x, layout, fmt)
     if fmt.recipe == "absmean":
         return _absmean(x, layout, fmt)
+    if fmt.recipe.startswith("fouroversix"):
+        from lowp.rounding._fouroversix_recipes import choose
+
+        return choose(x, layout, fmt, request or scale_request("ties_to_even"))
     from lowp.rounding._vendor_recipes import VENDOR_RECIPES
 
     return VENDOR_RECIPES[fmt.recipe](x, layout, fmt)
 
 
 def stored_elements(elements: NDArray[Any], fmt: Block) -> NDArray[Any]:
-    """Return what decoded element codes count for: less the center, and without the -0 that two systems read as +0."""
-    if fmt.recipe in ("ggml_mxfp4", "nvfp4_modelopt"):
-        return elements + 0.0
-    return elements - fmt.code_center if fmt.code_center else elements
-
-
-def scale_values(codes: NDArray[Any], fmt: Block) -> NDArray[np.float64]:
-    """Return the values of scale codes; ggml reads the E8M0 code 255 as 2^128, not as NaN."""
-    values = decode_codes(codes, fmt.scale)
-    return np.where(codes == 255, 2.0**128, values) if fmt.recipe == "ggml_mxfp4" else values
+    """Return what decoded element codes count for: without the -0 that one system reads as +0."""
+    return elements + 0.0 if fmt.recipe == "nvfp4_modelopt" else elements
 
 
 def _exponent_floor(amax: NDArray[Any], fmt: Block) -> NDArray[Any]:
@@ -133,7 +125,7 @@ def _standard(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
         return _asymmetric(low, high, layout, fmt)
     amax = layout.amax(x).astype(np.float64)
     tensor = _tensor_scale(amax, fmt) if fmt.tensor_scale else None
-    return _divided(_scale_codes(amax, fmt.element.max, fmt, tensor or 1.0), layout, fmt, tensor)
+    return divided(scale_codes(amax, fmt.element.max, fmt, tensor or 1.0), layout, fmt, tensor)
 
 
 def _tensor_scale(amax: NDArray[np.float64], fmt: Block) -> float:
@@ -149,10 +141,11 @@ def _absmean(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     """The mean over the elements that are there: padding of a last, shorter block does not count."""
     magnitude = np.abs(x).astype(np.float64)
     mean = layout.reduce(magnitude, np.sum) / layout.reduce(np.ones_like(magnitude), np.sum)
-    return _divided(_rounded_scales(mean, fmt, "ties_to_even"), layout, fmt)
+    return divided(rounded_scales(mean, fmt, "ties_to_even"), layout, fmt)
 
 
-def _divided(codes: NDArray[Any], layout: Layout, fmt: Block, tensor: float | None = None) -> Scales:
+def divided(codes: NDArray[Any], layout: Layout, fmt: Block, tensor: float | None = None) -> Scales:
+    """Return the scales of those codes; elements are the exact quotients."""
     values = decode_codes(codes, fmt.scale)
     units = values * (tensor or 1.0)
     return Scales(codes, values, lambda v: divide_blocks(v, units, layout), tensor_scale=tensor)
@@ -165,20 +158,20 @@ def divide_blocks(x: NDArray[Any], scales: NDArray[np.float64], layout: Layout) 
     return np.where(spread == 0, np.where(np.isnan(x), np.nan, 0.0), quotient)
 
 
-def _scale_codes(amax: NDArray[np.float64], span: float, fmt: Block, tensor: float = 1.0) -> NDArray[Any]:
+def scale_codes(amax: NDArray[np.float64], span: float, fmt: Block, tensor: float = 1.0) -> NDArray[Any]:
     """Return scale codes for blocks of largest magnitude `amax`, which `span` element units should cover."""
     rule = _STANDARD[fmt.recipe]
     if not callable(rule):
-        return _rounded_scales(_exact_steps.divide(amax, np.full_like(amax, span * tensor)), fmt, rule)
+        return rounded_scales(_exact_steps.divide(amax, np.full_like(amax, span * tensor)), fmt, rule)
     if tensor != 1.0:
         amax = _exact_steps.divide(amax, np.full_like(amax, tensor))
     clean = np.where(np.isfinite(amax), amax, 0.0)
     wanted = np.ldexp(1.0, np.clip(rule(clean, fmt) - exponent_of(span), -1000, 1000))
     wanted = np.where(np.isfinite(amax), np.where(clean == 0, 0.0, wanted), np.nan)
-    return _rounded_scales(wanted, fmt, "ties_to_even")
+    return rounded_scales(wanted, fmt, "ties_to_even")
 
 
-def _rounded_scales(wanted: NDArray[np.float64], fmt: Block, mode: str) -> NDArray[Any]:
+def rounded_scales(wanted: NDArray[np.float64], fmt: Block, mode: str) -> NDArray[Any]:
     """Round to scale codes; NaN and infinity get the NaN code."""
     bad = ~np.isfinite(wanted)
     if (wanted[~bad] > fmt.scale.max).any():
@@ -204,7 +197,7 @@ def _asymmetric(low: NDArray[np.float64], high: NDArray[np.float64], layout: Lay
     element = fmt.element
     assert isinstance(element, Integer)
     span = float(element.max_integer - element.min_integer)
-    codes = _scale_codes(_exact_steps.subtract(high, low), span, fmt)
+    codes = scale_codes(_exact_steps.subtract(high, low), span, fmt)
     values = decode_codes(codes, fmt.scale)
     with np.errstate(invalid="ignore"):
         exact = _exact_steps.divide(-low, values)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.formats.block import Block
+from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
@@ -30,7 +31,7 @@ def quantize(
     out: Any = None,
     *,
     random_bits: int | None = None,
-    saturated_bits: int = 0,
+    saturation_bits: int = 0,
     nan: str | None = None,
 ) -> Any:
     """Round `x` to the values of a format, once, and return real numbers of the type of `x` ("fake quantization").
@@ -54,7 +55,7 @@ def quantize(
         axis: Axis that blocks run along, or the pair of axes of two-dimensional blocks (then default the last two).
         out: Array to write into, of the result's shape and dtype; it may be `x`.
         random_bits: Random bits of the stochastic modes, 1 to 32; default 32.
-        saturated_bits: Saturated bits of overflow "wrap" and "wrap_sign_magnitude", as AMD's `ap_fixed`.
+        saturation_bits: Saturated bits of overflow "wrap" and "wrap_sign_magnitude", as AMD's `ap_fixed`.
         nan: What a NaN becomes where the format has none: "keep" (the default), "zero", "max" or "error". In a block
             format the default is the format's `nonfinite` policy; "error" and "zero" take every NaN of `x`.
 
@@ -75,9 +76,9 @@ def quantize(
     if is_torch(x):
         from lowp.rounding._torch import quantize_tensor
 
-        return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturated_bits, nan)
+        return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturation_bits, nan)
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "keep", QUANTIZE_NAN)
+    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
     source = _checked(x, resolved, request)
     check_axis(axis, source.values.ndim, resolved)
     target = _checked_out(out, source)
@@ -91,6 +92,10 @@ def quantize(
         result = try_fast(values, resolved, request, axis, _direct(target, values)) if fast else None
         if result is None:
             result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
+    elif isinstance(resolved, Packed):
+        from lowp.rounding._packed import quantize_packed
+
+        result = quantize_packed(without_nan(values, resolved, nan), resolved, request, axis)
     else:
         assert isinstance(resolved, ScalarFormat)
         result = quantize_values(values, resolved, request, _direct(target, values))
@@ -106,7 +111,7 @@ def encode(
     axis: int | tuple[int, int] = -1,
     *,
     random_bits: int | None = None,
-    saturated_bits: int = 0,
+    saturation_bits: int = 0,
     nan: str | None = None,
 ) -> Encoded:
     """Round `x` to the codes of a format, once; block formats also get scales.
@@ -122,7 +127,7 @@ def encode(
         seed: As for `quantize`.
         axis: As for `quantize`.
         random_bits: As for `quantize`.
-        saturated_bits: As for `quantize`.
+        saturation_bits: As for `quantize`.
         nan: What a NaN becomes where the format has none: "error" (the default), "zero" or "max". Block formats as for
             `quantize`.
 
@@ -139,9 +144,9 @@ def encode(
     if is_torch(x):
         from lowp.rounding._torch import encode_tensor
 
-        return encode_tensor(x, fmt, rounding, overflow, seed, axis, random_bits, saturated_bits, nan)
+        return encode_tensor(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
     resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturated_bits, nan or "error", ENCODE_NAN)
+    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
     check_axis(axis, source.values.ndim, resolved)
     values = np.ascontiguousarray(source.values).reshape(source.values.shape)
@@ -151,6 +156,11 @@ def encode(
 
         values = without_nan(values, resolved, nan)
         return replace(encode_blocks(values, resolved, request, axis), dtype=dtype)
+    if isinstance(resolved, Packed):
+        from lowp.rounding._packed import encode_packed
+
+        values = without_nan(values, resolved, nan)
+        return replace(encode_packed(values, resolved, request, axis), dtype=dtype)
     assert isinstance(resolved, ScalarFormat)
     return Encoded(encode_values(values, resolved, request), resolved, dtype=dtype)
 
@@ -192,6 +202,10 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
             from lowp.rounding._blocks import decode_blocks
 
             return decode_blocks(codes, target.name).astype(target, copy=False)
+        if isinstance(codes.format, Packed):
+            from lowp.rounding._packed import decode_packed
+
+            return to_caller(decode_packed(codes), Source(np.empty(0), target, False), codes.format)
         return _decoded(codes.codes, scalar_format(codes.format, "decode"), target)
     if fmt is None:
         raise ArgumentError("fmt is missing: plain codes need the format that they are codes of.")
@@ -234,7 +248,7 @@ def check_request(values: NDArray[Any], fmt: Format, request: Request) -> None:
 
 def check_axis(axis: Any, ndim: int, fmt: Format) -> None:
     """Raise ArgumentError if a scalar format is given an axis that the array lacks (block formats check their own)."""
-    if isinstance(fmt, Block) or axis == -1:
+    if isinstance(fmt, Block | Packed) or axis == -1:
         return
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     if not all(hasattr(a, "__index__") and -ndim <= a < ndim for a in axes):
@@ -243,7 +257,7 @@ def check_axis(axis: Any, ndim: int, fmt: Format) -> None:
 
 def _check(source: Source, fmt: Format, request: Request) -> None:
     check_format(fmt, request)
-    if source.sticky:
+    if source.sticky and not isinstance(fmt, Packed):
         element = fmt.element if isinstance(fmt, Block) else fmt
         assert isinstance(element, ScalarFormat)
         check_sticky(element, request)

@@ -9,6 +9,7 @@ import pytest
 from lowp._errors import FormatError
 from lowp.formats import Block, Codebook, Fixed, Float, Integer, ScalarFormat, describe, names, parse
 from lowp.formats.describe import finite_count, properties
+from lowp.formats.ranked import RankedFormat
 from lowp.formats.spec import finite_values
 from lowp.formats.table import markdown_table
 from lowp.formats.text import code_bits, decimal, fields, hex_float, special_codes
@@ -59,9 +60,8 @@ def test_special_codes_are_those_the_format_means(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_finite_values_are_counted(name: str) -> None:
     fmt = parse(name)
-    reachable = {v for v in finite_values(fmt) if v >= Fraction(fmt.min)} | (
-        {Fraction(0)} if "-0" in special_codes(fmt) else set()
-    )
+    least = min(finite_values(fmt)) if isinstance(fmt, RankedFormat) else Fraction(fmt.min)  # may be irrational
+    reachable = {v for v in finite_values(fmt) if v >= least} | ({Fraction(0)} if "-0" in special_codes(fmt) else set())
     assert finite_count(fmt) == len(reachable)
 
 
@@ -97,6 +97,39 @@ def test_card_of_a_block_names_its_parts() -> None:
         assert part in card
     assert "(element - zero point) * scale" in describe("int4_g128_asym")
     assert "256 x 1 tile" in describe(Block("int8", (256, 1), "float32"))
+
+
+def test_card_of_a_packed_format_names_what_it_stores() -> None:
+    card = describe("bnb_nf4_dq")
+    for part in (
+        "64 of the flattened array", "field codes         32 of 8 bits, once per block", "once per 256 blocks",
+        "codebook            nf4", "nan_scale: everything that shares a scale", "field after field",
+        "4.126953125, and what is stored per row or tensor",
+    ):  # fmt: skip
+        assert part in card
+    assert "None" not in card
+    assert "4 x 1 tile" in describe("bitnet_i2_s_rows4")
+    assert "block after block" in describe("ggml_q4_k")
+    assert "16 before coding" in describe("dfloat11")
+    data = properties("bitmod_fp3")
+    assert data["fields"][0] == {"name": "codes", "count": 128, "bits": 3, "per": "block"}
+    assert data["options"]["scale"] == "float16"
+    assert data["nonfinite"] == "error"
+
+
+@pytest.mark.parametrize("name", ["nvfp4_4over6", "bnb_nf4_dq", "posit16", "lns8_f3", "nf4", "mxfp4", "fp6"])
+def test_long_rows_go_on_below_themselves(name: str) -> None:
+    head, *rows = describe(name).splitlines()
+    assert head.startswith(parse(name).name)
+    assert all(row.startswith("  ") and row == row.rstrip() for row in rows)
+    assert all(row[21] == " " for row in rows)
+    assert max(map(len, rows)) <= 120
+
+
+def test_cards_of_ranked_formats_say_how_they_round() -> None:
+    assert "never to zero, never to NaR" in describe("posit16")
+    assert "sqrt(e)^(c + m)" in describe("takum16_log")
+    assert "2^(logarithm / 8)" in describe("lns8_f3")
 
 
 def test_formats_without_a_name_have_cards() -> None:

@@ -32,7 +32,7 @@ def test_no_name_stands_for_two_formats() -> None:
 
 
 def test_families_partition_the_names() -> None:
-    families = ("float", "integer", "fixed point", "codebook", "block")
+    families = ("float", "integer", "fixed point", "codebook", "posit", "takum", "logarithmic", "block")
     assert sorted(n for f in families for n in names(f)) == sorted(names())
 
 
@@ -170,7 +170,7 @@ def test_unknown_names_get_the_nearest(name: str, nearest: str) -> None:
         ("int33", "bits=33 is out of range; allowed: 1 to 32"),
         ("int1_sym", "bits=1 is out of range; allowed: 2 to 32"),
         ("uint4_sym", "symmetric=True needs signed=True"),
-        ("fixed54_3", "bits=54 is out of range; allowed: 1 to 53"),
+        ("fixed1025_3", "bits=1025 is out of range; allowed: 1 to 1024"),
         ("fixed8_901", "fraction_bits=901 is out of range; allowed: -900 to 900"),
         ("e0m3", "exponent_bits=0 is out of range; allowed: 1 to 11"),
         ("e12m3", "exponent_bits=12 is out of range; allowed: 1 to 11"),

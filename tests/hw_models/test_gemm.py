@@ -8,6 +8,7 @@ import pytest
 
 from lowp import hw
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError
+from lowp.formats import names
 from lowp.hw_models.devices import device as find
 from lowp.hw_models.gemm import plan
 from lowp.hw_models.kernels import fit
@@ -154,6 +155,30 @@ def test_storage_counts_scales():
     stored = {"nvfp4": 4.5, "mxfp4": 4.25, "mxfp8": 8.25, "int4_g128": 4.125}
     assert {f: operand(f, b200).bits_per_value for f in stored} == stored
     assert operand("tf32", b200).bits_per_value == 32  # TF32 lives in memory as float32
+
+
+@pytest.mark.parametrize(
+    ("fmt", "bits", "whole_scale", "unpack"),
+    [
+        ("ggml_q4_k", 4.5, False, 4),
+        ("bitnet_i2_s", 2.0, True, 4),
+        ("bnb_nf4", 4.5, False, 4),
+        ("posit16", 16, False, 20),
+    ],
+)
+def test_packed_formats_and_posits_move_their_bits(fmt, bits, whole_scale, unpack):
+    found = operand(fmt, find("h100"))
+    assert (found.bits_per_value, found.whole_scale, found.unpack.value) == (bits, whole_scale, unpack)
+    assert found.compute is None
+    cost = hw.gemm(1, 8192, 8192, "bfloat16", fmt, device="h100")
+    assert 0 < cost.low <= cost.value <= cost.high
+
+
+@pytest.mark.parametrize("fmt", names())
+def test_every_registered_format_has_an_operand(fmt):
+    found = operand(fmt, find("b200"))
+    assert found.bits_per_value > 0
+    assert found.unpack.low <= found.unpack.value <= found.unpack.high
 
 
 def test_quantize_pass_reaches_the_measured_bandwidth_on_h100():

@@ -97,12 +97,12 @@ def test_the_oracle_asked_for_each_number(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [0, 1, 2, 3])
 @pytest.mark.parametrize("name", ["int8", "uint4", "fixed8_4", "ufixed6_9", "fixed7_m3"])
-def test_wrapping_with_saturated_bits(name: str, bits: int) -> None:
+def test_wrapping_with_saturation_bits(name: str, bits: int) -> None:
     fmt = lowp.parse(name)
     x = few(fmt)
     for overflow in ("wrap", "wrap_sign_magnitude") if fmt.signed else ("wrap",):
-        expected = [exact.encode(v, fmt, "ties_to_positive", overflow, saturated_bits=bits) for v in x.tolist()]
-        got = lowp.encode(x, fmt, "ties_to_positive", overflow, saturated_bits=bits).codes
+        expected = [exact.encode(v, fmt, "ties_to_positive", overflow, saturation_bits=bits) for v in x.tolist()]
+        got = lowp.encode(x, fmt, "ties_to_positive", overflow, saturation_bits=bits).codes
         assert got.tolist() == expected
 
 

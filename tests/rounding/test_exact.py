@@ -16,7 +16,7 @@ DETERMINISTIC = [name for name in ROUNDING_MODES if not name.startswith("stochas
 NONE = "infinity_or_nan"
 
 
-@pytest.mark.parametrize("name", ["exact", "exact_block", "exact_rules"])
+@pytest.mark.parametrize("name", ["exact", "exact_block", "exact_ranked", "exact_rules"])
 def test_uses_no_array_library_and_no_fast_path(repo: Path, name: str) -> None:
     tree = ast.parse((repo / "rounding" / f"{name}.py").read_text(encoding="utf-8"))
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -26,7 +26,12 @@ def test_uses_no_array_library_and_no_fast_path(repo: Path, name: str) -> None:
     }
     assert not {m for m in modules if m.split(".")[0] in ("numpy", "numba", "torch")}
     own = {m for m in modules if m.startswith("lowp.rounding")}
-    assert own <= {"lowp.rounding.exact", "lowp.rounding.exact_rules", "lowp.rounding.modes"}
+    assert own <= {
+        "lowp.rounding.exact",
+        "lowp.rounding.exact_ranked",
+        "lowp.rounding.exact_rules",
+        "lowp.rounding.modes",
+    }
 
 
 # OCP OFP8, binary floats
@@ -241,7 +246,7 @@ def test_ap_fixed_quantization_modes(mode: str, values: tuple[int, ...]) -> None
 )
 def test_ap_fixed_overflow_modes(overflow: str, saturated: int, values: tuple[int, ...]) -> None:
     xs = (9, -9, -8, 16, math.inf)
-    assert tuple(quantize(x, "int4", overflow=overflow, saturated_bits=saturated) for x in xs) == values
+    assert tuple(quantize(x, "int4", overflow=overflow, saturation_bits=saturated) for x in xs) == values
 
 
 def test_wrap_sign_magnitude_takes_the_deleted_bit_before_rounding() -> None:
@@ -253,7 +258,7 @@ def test_symmetric_and_unsigned_ranges() -> None:
     assert [quantize(x, "int4_sym") for x in (-9, -8, -7.5, 7.5)] == [-7, -7, -7, 7]
     assert quantize(24, "int4_sym", overflow="wrap") == -7  # 24 wraps to -8, which nothing encodes to
     assert [quantize(x, "uint4") for x in (-1, -0.5, 15.5, 16)] == [0, 0, 15, 15]
-    assert [encode(x, "uint4", overflow="wrap", saturated_bits=1) for x in (17, -1)] == [9, 15]
+    assert [encode(x, "uint4", overflow="wrap", saturation_bits=1) for x in (17, -1)] == [9, 15]
     assert encode(-3, Fixed(8, 0)) == 0xFD
 
 
@@ -340,11 +345,11 @@ def test_nan_where_there_is_none() -> None:
         ((1, "int8"), {"nan": "keep"}, ArgumentError, "nan='keep' is not known"),
         (
             (1, "int8"),
-            {"overflow": "wrap", "saturated_bits": 9},
+            {"overflow": "wrap", "saturation_bits": 9},
             ArgumentError,
-            "saturated_bits=9 must be an integer from 0 to 8",
+            "saturation_bits=9 must be an integer from 0 to 8",
         ),
-        ((1, "int8"), {"saturated_bits": 1}, ArgumentError, "saturated_bits=1 needs overflow 'wrap'"),
+        ((1, "int8"), {"saturation_bits": 1}, ArgumentError, "saturation_bits=1 needs overflow 'wrap'"),
         ((1, "uint8"), {"overflow": "wrap_sign_magnitude"}, FormatError, "needs a signed format"),
     ],
 )

@@ -115,7 +115,7 @@ def test_ap_fixed(vectors: Vectors, name: str) -> None:
     for key in arrays.keys() - {"x"}:
         mode, overflow, saturated = key.split("/")
         for i in sample(len(xs), 80, special=20):
-            mine = encode(xs[i], fmt, mode, overflow, saturated_bits=int(saturated))
+            mine = encode(xs[i], fmt, mode, overflow, saturation_bits=int(saturated))
             assert mine == int(arrays[key][i]) % (1 << fmt.bits), (key, xs[i])
 
 

@@ -118,7 +118,7 @@ def test_ap_fixed_in_every_mode(vectors: Vectors, name: str) -> None:
     assert len(arrays) > 40
     for key in arrays.keys() - {"x"}:
         mode, overflow, saturated = key.split("/")
-        got = lowp.encode(arrays["x"], fmt, mode, overflow, saturated_bits=int(saturated)).codes
+        got = lowp.encode(arrays["x"], fmt, mode, overflow, saturation_bits=int(saturated)).codes
         wanted = arrays[key].astype(np.int64) & ((1 << fmt.bits) - 1)
         bad = np.flatnonzero(got != wanted)
         assert not bad.size, (name, key, arrays["x"][bad[0]], got[bad[0]], wanted[bad[0]])

@@ -10,12 +10,14 @@ from hypothesis.extra import numpy as hnp
 
 import lowp
 from lowp.formats import Float, names
+from lowp.formats.logarithms import is_logarithmic
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import exact
 from lowp.rounding._threads import SERIAL_BELOW
 from lowp.rounding.modes import ROUNDING_MODES
 from lowp.rounding.random_bits import keys, word, words
 from tests.rounding import inputs
+from tests.rounding.samples import SLOW, taken
 from tests.rounding.vector_formats import cast, same_numbers
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -28,10 +30,11 @@ few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 def every_kind(count: int = 999, name: str = "float8_e4m3fn", dtype: type = np.float32) -> np.ndarray:
     """Numbers of every kind, NaNs with payloads included."""
     fmt = lowp.parse(name)
+    if fmt.bits > (8 if is_logarithmic(fmt) else 16):  # its ties take long to find
+        fmt = lowp.parse("float8_e5m2")
     assert isinstance(fmt, ScalarFormat)
-    x = inputs.mixed(dtype, count, fmt if fmt.bits <= 16 else lowp.parse("float8_e5m2"))  # type: ignore[arg-type]
-    bits = np.array([0x7F800001, 0xFFC00123, 0x7FC00000], np.uint32).view(np.float32)
-    return np.concatenate([x, cast(bits, dtype)])
+    nans = np.array([0x7F800001, 0xFFC00123, 0x7FC00000], np.uint32).view(np.float32)
+    return np.concatenate([inputs.mixed(dtype, count, fmt), cast(nans, dtype)])
 
 
 def exactly(x: list[Any], name: str, mode: str = "ties_to_even", overflow: str = "saturate") -> list[int]:
@@ -53,13 +56,16 @@ class TestDtypes:
 
     @pytest.mark.parametrize("name", SCALARS)
     def test_float32_and_float64_give_the_same_numbers(self, name: str) -> None:
-        x = every_kind(name=name)
+        x = every_kind(3 if name in SLOW else 999, name)
         if name in ("int32", "uint32"):
             x = x[~(np.abs(x) > 2**23)]
+        if name.startswith(("takum", "lns16")):  # values of theirs lie beyond float32
+            x = x[(x == 0) | (np.abs(np.log2(np.abs(x), where=x != 0, out=np.zeros_like(x))) < 100)]
         wide, fmt = cast(x), lowp.parse(name)
         assert isinstance(fmt, ScalarFormat)
-        for overflow in ("saturate", "propagate", "infinity_or_nan", *(["saturate_zero"] if "int" in name else [])):
-            for mode in DETERMINISTIC:
+        offset = ["saturate_zero"] * isinstance(fmt, lowp.Integer | lowp.Fixed)
+        for overflow in ("saturate", "propagate", "infinity_or_nan", *offset):
+            for mode in DETERMINISTIC[: 2 if is_logarithmic(fmt) and fmt.bits > 8 else None]:
                 single, double = (lowp.quantize(v, name, mode, overflow) for v in (x, wide))
                 assert single.dtype == np.float32
                 assert same_numbers(cast(single), cast(cast(double, np.float32))).all(), (mode, overflow)
@@ -68,9 +74,7 @@ class TestDtypes:
             assert same_numbers(lowp.decode(codes[1], name)[~np.isnan(wide)], double[~np.isnan(wide)]).all()
         assert codes[0].dtype.itemsize * 8 == max(8, 1 << (fmt.bits - 1).bit_length())
 
-    @pytest.mark.parametrize(
-        "dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
-    )
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
     def test_integers_of_every_width_are_exact(self, dtype: Any) -> None:
         info = np.iinfo(dtype)
         rng = np.random.default_rng(0)
@@ -242,7 +246,7 @@ class TestShapesAndMemory:
 
     @pytest.mark.parametrize("name", names())
     def test_inputs_are_never_modified_nor_returned(self, name: str) -> None:
-        x = (np.random.default_rng(2).standard_normal((128, 128)) * 3).astype(np.float32)
+        x = taken(np.random.default_rng(2).standard_normal((1, 4) if name in SLOW else (64, 128)) * 3, name)
         before = x.copy()
         got, q = lowp.quantize(x, name), lowp.encode(x, name)
         assert np.array_equal(x, before)

@@ -11,12 +11,17 @@ import pytest
 import lowp
 from lowp.formats import Block, names
 from lowp.formats.spec import ScalarFormat
+from tests.rounding.samples import SLOW, UNPACKED, taken
 
 torch = pytest.importorskip("torch")
 
 import lowp.torch as lt  # noqa: E402  (only where torch is)
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+#: Every format in float32, some in the other dtypes.
+CASES = [(name, torch.float32) for name in names()] + [
+    (name, dtype) for i, dtype in enumerate(DTYPES) if dtype != torch.float32 for name in names()[i::4]
+]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -48,25 +53,27 @@ def tensor_of(x: Any) -> Any:
     return torch.from_numpy(np.asarray(x).astype(np.float64))
 
 
-def limit_of(name: str, dtype: Any) -> float:
-    """Numbers up to here round to numbers that the dtype holds."""
-    fmt = lowp.parse(name)
-    top = fmt.max / 4 if isinstance(fmt, ScalarFormat) and fmt.max >= 8 else 3e4
-    return min(top, torch.finfo(dtype).max / 4, 3e4)
+def input_of(name: str, dtype: Any) -> Any:
+    """Numbers of a dtype that a format takes and whose rounded values the dtype holds."""
+    numbers = tensor(torch.float64, (1, 8) if name in SLOW else (4, 256)).numpy()
+    if dtype in (torch.float16, torch.bfloat16) and getattr(lowp.parse(name), "kind", "") in ("integer", "fixed"):
+        return torch.from_numpy(np.clip(np.round(numbers), -100, 100)).to(dtype)  # rounding adds digits to others
+    narrow = np.float16 if dtype in (torch.float16, torch.bfloat16) else np.float32
+    return torch.from_numpy(taken(numbers, name, narrow)).to(dtype)
+
+
+def fields_of(q: lowp.Encoded) -> dict[str, Any]:
+    """The stored integers of a packed format, their shapes and dtypes."""
+    parts = {name: np.asarray(part) for name, part in (q.fields or {}).items()}
+    return {name: (part.dtype.name, part.shape, part.tolist()) for name, part in parts.items()}
 
 
 class TestSameBitsAsNumPy:
-    @pytest.mark.parametrize("dtype", DTYPES)
-    @pytest.mark.parametrize("name", names())
+    @pytest.mark.parametrize(("name", "dtype"), CASES)
     def test_values_and_codes_of_every_format(self, name: str, dtype: Any) -> None:
-        if dtype == torch.float16 and name in ("fixed16_8", "int16", "float8_e8m0fnu"):
-            x = tensor(dtype, limit=100).abs() + 1
-            x = torch.round(x * 4) / 4
-        else:
-            x = tensor(dtype, limit=limit_of(name, dtype))
-        if dtype == torch.bfloat16 and name in ("int16", "uint16", "int32", "uint32", "fixed16_8", "fixed32_16"):
-            x = torch.clip(x, -100, 100).round()
-        for mode in ("ties_to_even", "toward_positive", "stochastic_b"):
+        x = input_of(name, dtype)
+        modes = ["ties_to_even", "toward_positive", "stochastic_b"] if name in UNPACKED else ["ties_to_even"]
+        for mode in modes:
             how: dict[str, Any] = {"rounding": mode, "seed": 11}
             got, wanted = lowp.quantize(x, name, **how), lowp.quantize(numpy_of(x), name, **how)
             assert got.dtype == x.dtype
@@ -80,11 +87,20 @@ class TestSameBitsAsNumPy:
             assert q.tensor_scale == p.tensor_scale or (
                 math.isnan(q.tensor_scale or 0) and math.isnan(p.tensor_scale or 0)
             )
+            assert fields_of(q) == fields_of(p)
             assert (q.nbytes, q.shape, q.bits_per_value) == (p.nbytes, p.shape, p.bits_per_value)
             assert np.array_equal(q.pack(), p.pack())
             decoded = lowp.decode(q)
             assert decoded.dtype == x.dtype
             assert same(decoded, got)
+
+    def test_stored_fields_are_tensors(self) -> None:
+        q = lowp.encode(tensor(torch.bfloat16), "ggml_q4_k")
+        assert q.fields is not None
+        assert all(isinstance(part, torch.Tensor) for part in q.fields.values())
+        assert lowp.decode(q, dtype=torch.float64).dtype == torch.float64
+        back = lowp.Encoded.unpack(q.pack(), "ggml_q4_k", q.shape)
+        assert same(tensor_of(lowp.decode(back)), lowp.decode(q, dtype=torch.float64))
 
     @pytest.mark.parametrize("name", ["float8_e5m2", "float8_e8m0fnu", "int8", "nf4", "mxfp4", "nvfp4"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -145,6 +161,11 @@ class TestSameBitsAsNumPy:
         )
         assert same(lowp.quantize(x, name), lowp.quantize(x.reshape(1), name)[0])
 
+    @pytest.mark.parametrize("name", ["ggml_q4_k", "bnb_nf4", "bitnet_tl1", "posit16", "lns8_f3"])
+    def test_empty_tensors_of_formats_without_a_clipped_gradient(self, name: str) -> None:
+        x = torch.zeros((3, 0), requires_grad=True)
+        assert lt.quantize(x, name).shape == lowp.decode(lowp.encode(x, name)).shape == (3, 0)
+
     @pytest.mark.parametrize("name", ["float8_e4m3fn", "nf4", "mxfp4", "nvfp4", "int8_row", "int4_g128_asym"])
     @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5)])
     def test_empty_tensors(self, name: str, shape: tuple[int, ...]) -> None:
@@ -170,7 +191,9 @@ class TestSameBitsAsNumPy:
 
 
 class TestGradients:
-    @pytest.mark.parametrize("name", ["float8_e4m3fn", "nf4", "int4", "mxfp4", "nvfp4", "int4_g32"])
+    @pytest.mark.parametrize(
+        "name", ["float8_e4m3fn", "nf4", "int4", "mxfp4", "nvfp4", "int4_g32", "bnb_nf4", "posit8"]
+    )
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_straight_through_passes_the_gradient_unchanged(self, name: str, dtype: Any) -> None:
         x = tensor(dtype, (2, 64)).requires_grad_()
@@ -209,6 +232,12 @@ class TestGradients:
         x = torch.tensor([[0.0, 15.0, 7.2, 3.0], [-5.0, 10.0, 2.0, 3.0]], requires_grad=True)
         lt.quantize(x, fmt, gradient="clipped").sum().backward()
         assert x.grad.tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+
+    def test_clipped_needs_a_range(self) -> None:
+        x = torch.ones(2, 32, requires_grad=True)
+        with pytest.raises(lowp.ArgumentError, match="gradient='clipped' is not defined for 'ggml_q4_0'"):
+            lt.quantize(x, "ggml_q4_0", gradient="clipped")
+        lt.quantize(torch.tensor([1.0, 300.0], requires_grad=True), "lns8_f3", gradient="clipped").sum().backward()
 
     def test_none_detaches(self) -> None:
         x = torch.ones(3, requires_grad=True)
@@ -302,7 +331,7 @@ class TestErrors:
             ({"fmt": "fp9"}, lowp.FormatError, "format='fp9' is not known"),
             ({"fmt": "fp8", "rounding": "up"}, lowp.ArgumentError, "rounding='up' is not known"),
             ({"fmt": "fp8", "overflow": "wrap"}, lowp.ArgumentError, "is for integers and fixed point"),
-            ({"fmt": "fp8", "saturated_bits": 2}, lowp.ArgumentError, "saturated_bits=2 goes with overflow"),
+            ({"fmt": "fp8", "saturation_bits": 2}, lowp.ArgumentError, "saturation_bits=2 goes with overflow"),
             ({"fmt": "fp8", "seed": -1}, lowp.ArgumentError, "seed=-1 must be an integer"),
             ({"fmt": "mxfp4", "axis": 4}, lowp.ArgumentError, "axis=4 does not exist in an array of 1 dimensions"),
             ({"fmt": "mxfp4", "axis": True}, lowp.ArgumentTypeError, "axis=True must be an integer"),

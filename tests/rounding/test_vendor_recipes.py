@@ -12,8 +12,7 @@ from lowp.rounding import decode, encode, quantize
 NAN, INF = float("nan"), float("inf")
 TORCHAO_ONE_LEVEL = Block("float4_e2m1fn", 16, "float8_e4m3fn", recipe="nvfp4_torchao")
 NVFP4 = ("nvfp4", "nvfp4_torchao", "nvfp4_modelopt", TORCHAO_ONE_LEVEL)
-GGML = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4")
-ALL = (*NVFP4, "mxfp4_modelopt", *(f"ggml_{t}" for t in GGML))
+ALL = (*NVFP4, "mxfp4_modelopt")
 
 
 def float32(*values: float) -> np.ndarray:

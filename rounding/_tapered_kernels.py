@@ -1,0 +1,104 @@
+"""Kernels of tapered formats: the input's exponent selects a row of a small table, the rest is one integer rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+#: Columns of the table: code of the binade's start, exponent bits that are cut off, bits of the word that are dropped.
+START, CUT, DROP = range(3)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _code(mag: Any, negative: Any, rows: Any, mantissa_bits: int, largest: int, table: int) -> Any:
+    """Return the code of a positive number after rounding, at least 1 and at most `largest`.
+
+    The word is the cut exponent bits and the mantissa, read as the digits after the last kept bit. Subnormal inputs
+    are shifted up to the rows in front of the others.
+    """
+    exponent = mag >> mantissa_bits
+    if exponent == 0:
+        exponent = 1
+        while mag >> mantissa_bits == 0:
+            mag <<= 1
+            exponent -= 1
+    row = rows[exponent + mantissa_bits]
+    word = (row[CUT] << mantissa_bits) | (mag & ((1 << mantissa_bits) - 1))
+    drop = row[DROP]
+    if drop <= 0:  # at least as many fraction bits as the input has: exact, but no number becomes zero
+        return max(row[START] + (word << -drop), 1)
+    kept = row[START] + (word >> drop)
+    rest, half = word & ((1 << drop) - 1), 1 << (drop - 1)
+    position = int(rest != 0) + int(rest >= half) + int(rest > half)
+    if kept >= largest:  # one more may not fit 64 bits
+        return largest
+    return max(kept + ((table >> (position * 4 + negative * 2 + (kept & 1))) & 1), 1)
+
+
+@njit(cache=True, nogil=True)
+def encode_tapered(
+    bits: Any,
+    codes: Any,
+    rows: Any,
+    mantissa_bits: int,
+    infinite: int,
+    mask: int,
+    largest: int,
+    code_mask: int,
+    table: int,
+) -> None:
+    """Write the code of each float, given as its bits; NaN and infinity become NaR, numbers never 0 or NaR."""
+    for i in range(bits.size):
+        mag, sign = np.int64(bits[i] & mask), np.int64(bits[i]) >> 63
+        if mag == 0:
+            codes[i] = 0
+        elif mag >= infinite:
+            codes[i] = (largest + 1) & code_mask
+        else:
+            code = _code(mag, -sign, rows, mantissa_bits, largest, table)
+            codes[i] = ((code ^ sign) - sign) & code_mask  # two's complement without a branch
+
+
+@njit(cache=True, nogil=True)
+def quantize_tapered(
+    bits: Any, out: Any, values: Any, rows: Any, mantissa_bits: int, infinite: int, mask: int, largest: int, table: int
+) -> None:
+    """Write the value of each float's code, looked up among the values of the non-negative codes."""
+    for i in range(bits.size):
+        mag, sign = np.int64(bits[i] & mask), np.int64(bits[i]) >> 63
+        if mag == 0:
+            out[i] = 0
+        elif mag >= infinite:
+            out[i] = np.nan
+        else:
+            out[i] = values[_code(mag, -sign, rows, mantissa_bits, largest, table)] * (1 + 2 * sign)
+
+
+@njit(cache=True, nogil=True)
+def decode_tapered(codes: Any, out: Any, starts: Any, units: Any, powers: Any, bits: int, largest: int) -> None:
+    """Write the value of each code: the binade that it starts in is found by bisection, the rest is its fraction.
+
+    `units` hold 2^-fraction_bits and `powers` 2^exponent of each binade; a fraction beyond 53 bits is rounded to even.
+    """
+    mask = (np.uint64(1) << np.uint64(bits - 1) << np.uint64(1)) - np.uint64(1)
+    for i in range(codes.size):
+        code = np.uint64(codes[i])
+        negative = code >> np.uint64(bits - 1) != 0
+        magnitude = (np.uint64(0) - code) & mask if negative else code
+        if magnitude == 0:
+            out[i] = 0.0
+        elif magnitude > largest:
+            out[i] = np.nan
+        else:
+            low, high = 0, starts.size
+            while high - low > 1:
+                middle = (low + high) >> 1
+                if starts[middle] <= magnitude:
+                    low = middle
+                else:
+                    high = middle
+            significand = np.uint64(1.0 / units[low]) + (magnitude - starts[low])
+            value = np.float64(significand) * units[low] * powers[low]
+            out[i] = -value if negative else value
