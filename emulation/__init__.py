@@ -1,3 +1,38 @@
 """Chains of rounded steps: arithmetic, accumulators and whole programs in a format."""
 
-__all__: list[str] = []
+from lowp.emulation.arithmetic import add, divide, dot, fma, fmod, maximum, minimum, multiply, remainder, sqrt, subtract
+from lowp.emulation.array import array
+from lowp.emulation.elementary import cos, exp, exp2, log, log2, power, sin, tanh
+from lowp.emulation.faults import flip_bits
+from lowp.emulation.gauss import GaussTable
+from lowp.emulation.neighbours import classify, next_down, next_up, total_order, ulp
+
+__all__ = [
+    "GaussTable",
+    "add",
+    "array",
+    "classify",
+    "cos",
+    "divide",
+    "dot",
+    "exp",
+    "exp2",
+    "flip_bits",
+    "fma",
+    "fmod",
+    "log",
+    "log2",
+    "maximum",
+    "minimum",
+    "multiply",
+    "next_down",
+    "next_up",
+    "power",
+    "remainder",
+    "sin",
+    "sqrt",
+    "subtract",
+    "tanh",
+    "total_order",
+    "ulp",
+]

@@ -1,7 +1,8 @@
 """Bit-exact emulation of low-precision number formats, and what they cost on hardware.
 
-Verbs: `quantize`, `encode`, `decode`; formats: `parse`, `values`, `lowp.formats`; the slow, exact oracle:
-`lowp.exact`; torch tensors with gradients: `lowp.torch`; hardware costs: `lowp.hw`; accuracy against cost: `study`.
+Verbs: `quantize`, `encode`, `decode`; arithmetic in a format: `array`, `add`, `dot`, `exp`, ...; formats: `parse`,
+`values`, `lowp.formats`; the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; torch tensors with
+gradients: `lowp.torch`; hardware costs: `lowp.hw`; accuracy against cost: `study`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,60 @@ from lowp._errors import (
     PrecisionWarning,
     RangeError,
 )
-from lowp.formats import Block, Codebook, Fixed, Float, Format, Integer, ScalarFormat, parse, values
+from lowp.emulation import (
+    GaussTable,
+    add,
+    array,
+    classify,
+    cos,
+    divide,
+    dot,
+    exp,
+    exp2,
+    flip_bits,
+    fma,
+    fmod,
+    log,
+    log2,
+    maximum,
+    minimum,
+    multiply,
+    next_down,
+    next_up,
+    power,
+    remainder,
+    sin,
+    sqrt,
+    subtract,
+    tanh,
+    total_order,
+    ulp,
+)
+from lowp.formats import (
+    LNS,
+    Block,
+    Codebook,
+    Fixed,
+    Float,
+    Format,
+    Integer,
+    Packed,
+    Posit,
+    ScalarFormat,
+    Takum,
+    parse,
+    values,
+)
 from lowp.rounding import Encoded, decode, encode, exact, quantize
 
 if TYPE_CHECKING:
     from lowp.studies import study
+    from lowp.vector_files import vectors
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LNS",
     "ArgumentError",
     "ArgumentTypeError",
     "Block",
@@ -38,28 +84,63 @@ __all__ = [
     "Float",
     "Format",
     "FormatError",
+    "GaussTable",
     "Integer",
+    "Packed",
+    "Posit",
     "PrecisionWarning",
     "RangeError",
     "ScalarFormat",
+    "Takum",
+    "add",
+    "array",
+    "classify",
+    "cos",
     "decode",
+    "divide",
+    "dot",
     "encode",
     "exact",
+    "exp",
+    "exp2",
+    "flip_bits",
+    "fma",
+    "fmod",
     "formats",
+    "log",
+    "log2",
+    "maximum",
+    "minimum",
+    "multiply",
+    "next_down",
+    "next_up",
     "parse",
+    "power",
     "quantize",
+    "remainder",
     "rounding",
+    "sin",
+    "sqrt",
     "study",
+    "subtract",
+    "tanh",
+    "total_order",
+    "ulp",
     "values",
+    "vectors",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the study when it is first asked for: it brings torch and matplotlib, `import lowp` only NumPy."""
+    """Load the study and the test vectors when they are first asked for: `import lowp` loads NumPy and little else."""
     if name == "study":
         from lowp.studies import study
 
         return study
+    if name == "vectors":
+        from lowp.vector_files import vectors
+
+        return vectors
     raise AttributeError(f"module 'lowp' has no attribute {name!r}")
 
 
