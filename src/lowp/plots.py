@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowp._errors import ArgumentError, FileError, FormatError, unknown_name
-from lowp.formats import Block, Float, Format, ScalarFormat, parse
+from lowp.formats import Block, Float, Format, Packed, ScalarFormat, parse
 from lowp.formats.spec import finite_values
 
 if TYPE_CHECKING:
@@ -199,6 +199,8 @@ def _formats(formats: Any, blocks: bool = True) -> list[tuple[str, ScalarFormat]
 
 def _scalar(fmt: Format, blocks: bool) -> tuple[str, ScalarFormat]:
     scalar, label = fmt, fmt.name
+    if isinstance(fmt, Packed) and blocks:
+        raise FormatError(f"format={fmt.name!r} has no number line: what its values are depends on the block.")
     if isinstance(fmt, Block) and blocks:
         scalar, label = fmt.element, f"{fmt.name}, elements"
     if not isinstance(scalar, ScalarFormat):
@@ -217,7 +219,7 @@ def _axes(ax: Axes | None, height: float) -> Axes:
 
 
 def _draw_row(ax: Axes, fmt: ScalarFormat, y: float, scale: str) -> None:
-    values = np.array([float(v) for v in finite_values(fmt) if v >= fmt.min])
+    values = np.array([float(v) for v in finite_values(fmt) if float(v) >= fmt.min])
     values = values[values > 0] if scale == "log" else values
     if not values.size:
         return

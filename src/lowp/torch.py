@@ -24,7 +24,7 @@ def quantize(
     out: Any = None,
     *,
     random_bits: int | None = None,
-    saturated_bits: int = 0,
+    saturation_bits: int = 0,
     nan: str | None = None,
     gradient: str = "straight_through",
 ) -> Any:
@@ -44,7 +44,7 @@ def quantize(
         axis: Axis, or pair of axes, that blocks run along.
         out: Tensor to write into; no gradient passes then.
         random_bits: Random bits of the stochastic modes.
-        saturated_bits: Saturated bits of the wrapping overflow modes.
+        saturation_bits: Saturated bits of the wrapping overflow modes.
         nan: What becomes of NaN where the format has none.
         gradient: "straight_through", "clipped" or "none".
 
@@ -61,7 +61,7 @@ def quantize(
         >>> x.grad.tolist()
         [1.0, 0.0]
     """
-    return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturated_bits, nan, gradient)
+    return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturation_bits, nan, gradient)
 
 
 def encode(

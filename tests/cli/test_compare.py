@@ -58,6 +58,19 @@ def test_bfloat16_is_read_exactly(lowp: Run, tmp_path: Path) -> None:
     assert line["max_relative_error"] == 0
 
 
+def test_packed_and_ranked_formats(lowp: Run, tmp_path: Path) -> None:
+    x = np.random.default_rng(2).standard_normal((16, 256)).astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    names = "ggml_q4_k,posit16,lns8_f3,dfloat11,bnb_nf4"
+    lines = {x["format"]: x for x in lowp("compare", tmp_path / "x.npy", "--formats", names, "--json").json["lines"]}
+    assert [lines[n]["bits_per_value"] for n in ("ggml_q4_k", "posit16", "lns8_f3", "bnb_nf4")] == [4.5, 16, 8, 4.5]
+    assert 10 < lines["dfloat11"]["bits_per_value"] < 13  # what its code takes, table included
+    assert lines["dfloat11"]["sqnr_db"] == "inf"
+    assert 20 < lines["ggml_q4_k"]["sqnr_db"] < 26
+    assert 30 < lines["lns8_f3"]["sqnr_db"] < 34  # steps of 2^(1/8)
+    assert lowp("compare", tmp_path / "x.npy", "--formats", names).code == 0
+
+
 def test_sorting(lowp: Run, file: Path) -> None:
     lines = lowp("compare", file, "--formats", "bf16,fp8,int4_row", "--sort", "sqnr", "--json").json["lines"]
     assert [x["sqnr_db"] for x in lines] == sorted(x["sqnr_db"] for x in lines)

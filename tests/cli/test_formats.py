@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowp.formats import describe, names
+from lowp.formats.table import markdown_page, markdown_table
 from tests.cli.conftest import Run, assert_refused
 
 
@@ -18,6 +19,11 @@ def test_formats_lists_every_name(lowp: Run) -> None:
 def test_formats_of_one_family(lowp: Run) -> None:
     assert [f["name"] for f in lowp("formats", "--family", "fixed-point", "--json").json] == names("fixed point")
     assert len(lowp("formats", "--json").json) == len(names())
+
+
+def test_formats_as_markdown(lowp: Run) -> None:
+    assert lowp("formats", "--markdown") == (0, markdown_page(), "")
+    assert lowp("formats", "--markdown", "--family", "posit") == (0, markdown_table("posit") + "\n", "")
 
 
 def test_an_unknown_family_is_refused(lowp: Run) -> None:
@@ -48,7 +54,9 @@ def test_an_impossible_format_is_refused(lowp: Run) -> None:
     assert_refused(lowp("show", "e12m3"), "exponent_bits=12", "1 to 11")
 
 
-@pytest.mark.parametrize("name", ["fp8", "int1", "mxfp4", "nf4"])
+@pytest.mark.parametrize(
+    "name", ["fp8", "int1", "mxfp4", "nf4", "posit8", "takum8_log", "lns8_f3", "bnb_dynamic8_signed_values"]
+)
 def test_plot_writes_a_picture(lowp: Run, tmp_path: Path, name: str) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "line.png"
@@ -57,6 +65,14 @@ def test_plot_writes_a_picture(lowp: Run, tmp_path: Path, name: str) -> None:
     assert done.out.endswith(f"Number line: {path}\n")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_packed_formats_have_no_number_line(lowp: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = lowp("show", "ggml_q4_k", "--plot", tmp_path / "x.png")
+    assert_refused(done, "format='ggml_q4_k'", "has no number line: what its values are depends on the block")
+    assert not list(tmp_path.iterdir())
+    assert "field dmin" in lowp("show", "ggml_q4_k").out
 
 
 def test_plot_takes_its_name_from_the_format(lowp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`lowp round`: exact input, exact answer."""
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -49,6 +50,39 @@ def test_text_names_everything(lowp: Run) -> None:
     assert "0.0015625 = 1/640" in out
 
 
+def test_a_tenth_in_a_posit(lowp: Run) -> None:
+    data = lowp("round", "0.1", "posit16", "--json").json
+    assert (data["format"], data["result"]["code"], data["below"]["code"]) == ("posit16_es2", 0x24CD, 0x24CC)
+    assert Fraction(data["result"]["exact"]) == Fraction(0x0CCD, 0x8000)
+    assert data["error_ulp"]["exact"] == "1/5"
+
+
+def test_irrational_values_are_named_and_their_errors_are_near(lowp: Run) -> None:
+    data = lowp("round", "3.3", "takum16_log", "--json").json
+    assert data["result"]["exact"] == "e^(2445/2048)"
+    assert data["below"]["exact"] == "e^(2445/2048)"
+    assert data["above"]["exact"] == "e^(1223/1024)"
+    assert data["error"] == {"value": pytest.approx(math.exp(2445 / 2048) - 3.3), "exact": "e^(2445/2048) + -33/10"}
+    gap = math.exp(1223 / 1024) - math.exp(2445 / 2048)
+    assert data["error_ulp"] == {"value": pytest.approx((math.exp(2445 / 2048) - 3.3) / gap, rel=1e-9), "exact": None}
+    out = lowp("round", "3.3", "lns8_f3").out
+    assert "~3.36358566 = 2^(7/4) = 0x1.ae89f995ad3adp+1" in out
+    assert "below           ~3.08442165  0x0d  0|0001101" in out
+    assert "error           ~0.063585661" in out
+    assert "error in ulp    ~0.227771699" in out
+
+
+def test_logarithmic_formats_at_their_ends(lowp: Run) -> None:
+    top = lowp("round", "300", "lns8_f3", "--json").json
+    assert (top["above"], top["result"]["exact"]) == (None, "2^(63/8)")
+    assert top["error_ulp"]["value"] == pytest.approx((2 ** (63 / 8) - 300) / (2 ** (63 / 8) - 2 ** (62 / 8)))
+    low = lowp("round", "-300", "lns8_f3", "--json").json
+    assert low["below"] is None
+    assert low["error_ulp"]["value"] == pytest.approx(-top["error_ulp"]["value"])
+    assert lowp("round", "2", "lns8_f3", "--json").json["error"]["exact"] == "0"
+    assert lowp("round", "inf", "takum16_log", "--json").json["result"]["value"] == "nan"
+
+
 def test_negative_numbers_are_no_options(lowp: Run) -> None:
     assert lowp("round", "-1e9", "int4", "--json").json["result"]["value"] == -8
     assert lowp("round", "-inf", "e5m2", "--overflow", "propagate", "--json").json["result"]["value"] == "-inf"
@@ -77,7 +111,8 @@ def test_bad_input_is_refused(lowp: Run) -> None:
     assert_refused(lowp("round", "1/0", "fp8"), "value='1/0'")
     assert_refused(lowp("round", "1e99999999", "fp8"), "out of reach")
     assert_refused(lowp("round", "nan", "int4"), "NaN", "'int4'")
-    assert_refused(lowp("round", "1", "mxfp4"), "block format")
+    assert_refused(lowp("round", "1", "mxfp4"), "block format", "Round into its element")
+    assert_refused(lowp("round", "1", "ggml_q4_k"), "block format; one number alone has no block.\n")
     assert_refused(lowp("round", "1", "fp8", "--rounding", "ties_to_evn"), "'ties_to_even'")
     assert_refused(lowp("round", "1", "fp8", "--overflow", "satrate"), "'saturate'")
     assert_refused(lowp("round", "1", "fp8", "--overflow", "wrap"), "integers and fixed point")

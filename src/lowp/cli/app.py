@@ -10,6 +10,7 @@ from lowp.cli.compare import compare
 from lowp.cli.formats import formats, show
 from lowp.cli.rounding import round_value
 from lowp.cli.study import study
+from lowp.cli.vectors import vectors, verify_vectors
 
 app = typer.Typer(
     name="lowp",
@@ -25,6 +26,8 @@ app.command()(show)
 app.command("round", context_settings={"ignore_unknown_options": True})(round_value)
 app.command()(compare)
 app.command()(study)
+app.command()(vectors)
+app.command()(verify_vectors)
 
 
 def _print_version(wanted: bool) -> None:

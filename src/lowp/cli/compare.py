@@ -14,7 +14,8 @@ import typer
 from lowp._errors import ArgumentError, Error, unknown_name
 from lowp.cli.output import JsonFlag, name_list, print_json, print_table
 from lowp.cli.tensors import Tensor, read_tensors
-from lowp.formats import Format, parse
+from lowp.formats import Format, Packed, parse
+from lowp.formats.cards import CODED_SCHEMES
 from lowp.studies.costs import storage_bits
 from lowp.studies.metrics import decibels, norm
 
@@ -147,7 +148,16 @@ def _errors(x: np.ndarray, fmt: Format) -> _Sums:
         nonzero = exact != 0
         relative = np.abs(noise[nonzero] / exact[nonzero])
         worst = float(relative.max(initial=0.0))
-    return _Sums(x.size, storage_bits(fmt, x.size // columns, columns), norm(exact.ravel()), norm(noise.ravel()), worst)
+    bits = _stored_bits(x, fmt, columns)
+    return _Sums(x.size, bits, norm(exact.ravel()), norm(noise.ravel()), worst)
+
+
+def _stored_bits(x: np.ndarray, fmt: Format, columns: int) -> int:
+    from lowp import encode
+
+    if isinstance(fmt, Packed) and fmt.scheme in CODED_SCHEMES:
+        return 8 * encode(x, fmt).nbytes
+    return storage_bits(fmt, x.size // columns, columns)
 
 
 def _with_progress(tensors: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -12,13 +12,14 @@ from lowp.cli.output import JsonFlag, print_json, print_table
 from lowp.formats import Format, describe, names, parse
 from lowp.formats.describe import properties
 from lowp.formats.registry import REGISTRY
-from lowp.formats.table import summary_row
+from lowp.formats.table import markdown_page, markdown_table, summary_row
 
 
 def formats(
     family: Annotated[
-        str | None, typer.Option(help='Only "float", "integer", "fixed point", "codebook" or "block".')
+        str | None, typer.Option(help='Only one family, such as "float", "posit", "codebook" or "block".')
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, the page docs/formats.md.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """List the named formats."""
@@ -27,6 +28,9 @@ def formats(
         family = family.lower().replace("_", " ").replace("-", " ")
         if family not in families:
             raise ArgumentError(unknown_name("family", family, families))
+    if markdown:
+        print(markdown_page().rstrip("\n") if family is None else markdown_table(family))
+        return
     chosen = names(family)
     if json:
         print_json([properties(name) for name in chosen])

@@ -11,9 +11,10 @@ import typer
 from lowp._errors import FormatError
 from lowp.cli.numbers import read_number, to_float
 from lowp.cli.output import JsonFlag, print_json
-from lowp.formats import ScalarFormat, parse
+from lowp.formats import Block, ScalarFormat, parse
+from lowp.formats.exact_real import Real
 from lowp.formats.spec import Meaning
-from lowp.formats.text import code_bits, code_hex, decimal, hex_float, meaning_text
+from lowp.formats.text import code_bits, code_hex, decimal, hex_float
 from lowp.rounding import exact
 from lowp.rounding.modes import overflow_mode
 from lowp.rounding.modes import rounding as rounding_mode
@@ -21,16 +22,19 @@ from lowp.rounding.modes import rounding as rounding_mode
 
 @dataclass(frozen=True)
 class Rounded:
-    """A number, the format's answer, and the finite values on both sides; errors only where all is finite."""
+    """A number, the format's answer, and the finite values on both sides; errors only where all is finite.
+
+    Values of logarithmic formats are irrational; the error in ulp, a quotient of such numbers, is then a float.
+    """
 
     value: Meaning
     result: Meaning
     code: int
-    below: Fraction | None
-    above: Fraction | None
-    error: Fraction | None
-    relative_error: Fraction | None
-    ulps: Fraction | None
+    below: Fraction | Real | None
+    above: Fraction | Real | None
+    error: Fraction | Real | None
+    relative_error: Fraction | Real | None
+    ulps: Fraction | float | None
 
 
 def round_value(
@@ -46,7 +50,8 @@ def round_value(
     """Round a number exactly: code, bits, neighbours and error."""
     fmt = parse(name)
     if not isinstance(fmt, ScalarFormat):
-        raise FormatError(f"format={name!r} is a block format; one number alone has no block. Round into its element.")
+        hint = " Round into its element." if isinstance(fmt, Block) else ""
+        raise FormatError(f"format={name!r} is a block format; one number alone has no block.{hint}")
     modes = rounding_mode(rounding, random_bits).name, overflow_mode(overflow)
     rounded = round_exactly(read_number(value), fmt, *modes, random=random, random_bits=random_bits, nan=nan)
     if json:
@@ -73,19 +78,25 @@ def round_exactly(
     if number is None or answer is None:
         return Rounded(value, result, code, below, above, None, None, None)
     error = answer - number
-    ulps = error / _ulp(fmt, below, above) if error else Fraction(0)
-    return Rounded(value, result, code, below, above, error, abs(error / number) if number else None, ulps)
+    ulps = _quotient(error, _ulp(fmt, below, above)) if error != 0 else Fraction(0)
+    size = -error if error < 0 else error
+    relative = size / abs(number) if isinstance(number, Fraction) and number else None  # numbers read are rational
+    return Rounded(value, result, code, below, above, error, relative, ulps)
 
 
-def _number(meaning: Meaning) -> Fraction | None:
-    return meaning if isinstance(meaning, Fraction) else Fraction(0) if meaning == "-0" else None
+def _number(meaning: Meaning) -> Fraction | Real | None:
+    return meaning if not isinstance(meaning, str) else Fraction(0) if meaning == "-0" else None
 
 
-def _ulp(fmt: ScalarFormat, below: Fraction | None, above: Fraction | None) -> Fraction:
+def _quotient(a: Fraction | Real, b: Fraction | Real) -> Fraction | float:
+    return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else float(a) / float(b)
+
+
+def _ulp(fmt: ScalarFormat, below: Fraction | Real | None, above: Fraction | Real | None) -> Fraction | Real:
     """Return the gap that holds the number; beyond the ends, the last gap before the end."""
     inside = Fraction(fmt.smallest_subnormal or 1) / 2
     if below is None or above is None:
-        end = Fraction(fmt.min) + inside if below is None else below - inside
+        end = above + inside if above is not None else below - inside  # type: ignore[operator]
         below, above = exact.neighbours(end, fmt)
     assert below is not None
     assert above is not None
@@ -109,10 +120,15 @@ def _as_text(text: str, fmt: ScalarFormat, modes: tuple[str, str], rounded: Roun
 
 
 def _with_hex(meaning: Meaning) -> str:
-    return meaning if isinstance(meaning, str) else f"{decimal(meaning)} = {hex_float(float(meaning))}"
+    if isinstance(meaning, str):
+        return meaning
+    exactly = f" = {meaning}" if isinstance(meaning, Real) else ""
+    return f"{decimal(meaning)}{exactly} = {hex_float(float(meaning))}"
 
 
-def _exact(x: Fraction) -> str:
+def _exact(x: Fraction | Real | float) -> str:
+    if not isinstance(x, Fraction):
+        return decimal(Real.of(Fraction(x)) if isinstance(x, float) else x)
     ratio = f" = {x}" if x.denominator > 1 and len(str(x)) <= 24 else ""
     return decimal(x) + ratio
 
@@ -121,7 +137,7 @@ def _code(code: int, fmt: ScalarFormat) -> str:
     return f"{code_hex(code, fmt.bits)}  {code_bits(code, fmt, '|')}"
 
 
-def _neighbour(value: Fraction | None, fmt: ScalarFormat) -> str:
+def _neighbour(value: Fraction | Real | None, fmt: ScalarFormat) -> str:
     if value is None:
         return "none"
     return f"{decimal(value)}  {_code(exact.encode(value, fmt), fmt)}"
@@ -145,7 +161,7 @@ def _as_data(text: str, fmt: ScalarFormat, modes: tuple[str, str], rounded: Roun
 def _point(meaning: Meaning, code: int, fmt: ScalarFormat) -> dict[str, Any]:
     return {
         "value": float(meaning),
-        "exact": meaning_text(meaning) if isinstance(meaning, str) else str(meaning),
+        "exact": str(meaning),
         "hex": hex_float(float(meaning)),
         "code": code,
         "code_hex": code_hex(code, fmt.bits),
@@ -153,5 +169,8 @@ def _point(meaning: Meaning, code: int, fmt: ScalarFormat) -> dict[str, Any]:
     }
 
 
-def _error(x: Fraction | None) -> dict[str, Any] | None:
-    return None if x is None else {"value": to_float(x), "exact": str(x)}
+def _error(x: Fraction | Real | float | None) -> dict[str, Any] | None:
+    if x is None:
+        return None
+    value = to_float(x) if isinstance(x, Fraction) else float(x)
+    return {"value": value, "exact": None if isinstance(x, float) else str(x)}
