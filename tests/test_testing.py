@@ -66,6 +66,11 @@ def test_a_name_stands_for_its_format() -> None:
         assert_bits_equal(np.uint8([0x7F]), np.uint8([0x7E]), "float8_e4m3fn")
 
 
+def test_codes_are_cut_where_the_fields_of_their_format_end() -> None:
+    with pytest.raises(AssertionError, match=r"\[0\] actual 0x74 0\|1110\|10\|0\n +expected 0x0f 0\|0001\|11\|1$"):
+        assert_bits_equal(np.uint8([0x74]), np.uint8([0x0F]), "posit8_es2")
+
+
 def test_message_counts_places_and_stops_early() -> None:
     x = np.zeros((4, 5), np.uint16)
     y = x.copy()

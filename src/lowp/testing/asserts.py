@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lowp._errors import ArgumentTypeError
+from lowp.formats.spec import ScalarFormat
+from lowp.formats.text import code_hex
+from lowp.testing._show import code_fields
 
 _SHOWN = 8
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -19,14 +22,17 @@ _Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """How a bit pattern is cut for display: its width, and how many bits are exponent and mantissa."""
+    """How a bit pattern is cut for display: as its format says, or by how many bits are exponent and mantissa."""
 
     bits: int
     exponent: int | None = None
     mantissa: int | None = None
+    form: Any = None
 
     def show(self, pattern: int) -> str:
         """Return the pattern as hexadecimal and, where the fields are known, as sign|exponent|mantissa."""
+        if isinstance(self.form, ScalarFormat):
+            return f"{code_hex(pattern, self.bits)} {code_fields(pattern, self.form)}"
         text = f"0x{pattern:0{-(-self.bits // 4)}x}"
         if self.exponent is None or self.mantissa is None:
             return text
@@ -125,7 +131,7 @@ def _both_nan(left: _Array, right: _Array, form: Any, differs: npt.NDArray[np.bo
 def _fields(array: _Array, form: Any) -> _Fields:
     if _holds_codes(array):
         bits = getattr(form, "bits", 8 * array.dtype.itemsize)
-        return _Fields(bits, getattr(form, "exponent_bits", None), getattr(form, "mantissa_bits", None))
+        return _Fields(bits, getattr(form, "exponent_bits", None), getattr(form, "mantissa_bits", None), form)
     bits = 8 * array.dtype.itemsize
     if array.dtype.kind != "f":  # the dtypes of ml_dtypes
         return _Fields(bits)
