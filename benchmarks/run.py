@@ -22,6 +22,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages 
 
 import benchmarks.emulators  # noqa: F401 - enters its contenders
 import numpy as np
+from benchmarks import tables
 from benchmarks.contenders import CONTENDERS, WORKS, Contender, Work
 from benchmarks.timing import Call, Timing, fitting_rows, take_turns
 
@@ -186,6 +187,17 @@ def verdict(work: Work, rows: list[Row]) -> tuple[str, bool]:
     return f"{work.name}, " + " ".join(sentences), won
 
 
+def run_tables(x: np.ndarray, rounds: int) -> tuple[str, list[tables.Figure]]:
+    """Time the formats of `benchmarks.tables`; return and print their section of the report."""
+    print("  tables: preparing", file=sys.stderr)
+    with quiet():
+        figures = tables.measure(x, rounds)
+    late = ", ".join(tables.slow(figures)) or "none"
+    section = f"## tables\n\nns/element, new output. Over {tables.LIMIT:g}x FP8: {late}.\n\n{tables.table(figures)}\n"
+    print(section, flush=True)
+    return section, figures
+
+
 def machine() -> dict[str, Any]:
     """Return what a reader needs in order to judge the figures."""
     cpu = platform.processor()
@@ -209,8 +221,8 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the benchmark; the exit status is 1 if a peer beats lowp in a headline work."""
-    names = [w.name for w in WORKS]
+    """Run the benchmark; the exit status is 1 if a headline is too slow."""
+    names = [*(w.name for w in WORKS), "tables"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="*", metavar="WORK", help=f"which works (default all): {', '.join(names)}")
     parser.add_argument("--size", type=int, default=1 << 24, help="elements, a multiple of 4096 (default 2^24)")
@@ -234,9 +246,14 @@ def main() -> int:
         rows += found
         report += [f"## {work.name}\n\n{sentence}\n\n{table(found)}\n"]
         print(report[-1], flush=True)
+    figures: list[tables.Figure] = []
+    if not options.work or "tables" in options.work:
+        section, figures = run_tables(x, options.rounds)
+        lost |= bool(tables.slow(figures))
+        report.append(section)
     facts |= {"load after": [round(v, 2) for v in os.getloadavg()], "seconds": round(time.monotonic() - start)}
     OUT.mkdir(parents=True, exist_ok=True)
-    results = {"machine": facts, "rows": [asdict(r) for r in rows]}
+    results = {"machine": facts, "rows": [asdict(r) for r in rows], "tables": [asdict(f) for f in figures]}
     (OUT / "results.json").write_text(json.dumps(results, indent=1).replace("NaN", "null") + "\n")
     head = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     (OUT / "results.md").write_text(f"# Benchmark\n\n{head}\n\n" + "\n".join(report))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowp._errors import Error
+from lowp.formats import Packed
 from lowp.studies.metrics import Interval
 from lowp.studies.models import Layer
 
@@ -32,6 +33,8 @@ class Cost:
 def storage_bits(fmt: Any, rows: int, columns: int) -> int:
     """Return the bits a matrix takes in a format, scales, zero points and tensor scale included.
 
+    Packed formats: of the bytes they are stored in, partial blocks whole; a lossless code counts as not coded yet.
+
     Args:
         fmt: A format; blocks lie along the columns.
         rows: Rows of the matrix.
@@ -42,6 +45,10 @@ def storage_bits(fmt: Any, rows: int, columns: int) -> int:
         >>> storage_bits(parse("mxfp4"), 2, 64), storage_bits(parse("int8_row"), 2, 64)
         (544, 1088)
     """
+    if isinstance(fmt, Packed):
+        from lowp.rounding._packed import packed_size
+
+        return 8 * packed_size((rows, columns), fmt, -1)
     bits: int = int(fmt.bits) * rows * columns
     size = getattr(fmt, "size", None)
     if size is None:
