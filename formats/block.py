@@ -16,7 +16,7 @@ SCALE_RECIPES = {
     "ceil": "2^(ceil(log2 amax) - emax), as torchao CEIL",
     "even": "amax rounded to the element's precision (half up), then floor, as torchao EVEN",
     "rceil": "amax / max rounded up in the scale format, as cuBLAS and TransformerEngine MXFP8; never clips",
-    "round": "amax / max rounded to nearest, ties to even, in the scale format",
+    "round": "amax / max of the element (posits, takums: end of their most precise range), to nearest, ties to even",
     "absmean": "mean magnitude (summed in float64) rounded to nearest in the scale format, as BitNet b1.58, XNOR-Net",
     "nvfp4_te": "NVFP4 as TransformerEngine computes it in float32, tensor scale included",
     "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lowp._errors import FormatError
 from lowp.formats.exact_real import Real, to_float64
-from lowp.formats.spec import Meaning, ScalarFormat
+from lowp.formats.spec import Meaning, ScalarFormat, to_float
 
 
 class RankedFormat(ScalarFormat):
@@ -174,6 +174,17 @@ class TaperedFormat(RankedFormat):
 
     def _code_of_one(self) -> int:
         return 1 << (self.bits - 2)
+
+    @property
+    def scale_target(self) -> float:
+        """The largest value with as many fraction bits as 1 has, rounded up to the end of its binade."""
+        digits = {b.exponent: b.fraction_bits - b.cut_bits for b in self.binades(0, 64)}
+        end = next((exponent for exponent in digits if digits[exponent] < digits[0]), None)
+        return self.max if end is None else to_float(self.rank_value(self._start(end) - 1))
+
+    def _start(self, exponent: int) -> int:
+        (binade,) = self.binades(exponent, exponent)
+        return binade.start
 
     def binades(self, low: int, high: int) -> Iterator[Binade]:
         """Yield the binades with exponents from `low` to `high` that the format can say."""

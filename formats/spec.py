@@ -98,6 +98,11 @@ class ScalarFormat(Format):
         return to_float(self._limits[0])
 
     @property
+    def scale_target(self) -> float:
+        """The value that a block's largest magnitude is scaled to: `max`, or where tapered formats lose precision."""
+        return self.max
+
+    @property
     def min(self) -> float:
         """Most negative finite value, exact; the smallest positive one where the format has no zero."""
         return to_float(self._limits[1])

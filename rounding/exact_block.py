@@ -38,7 +38,8 @@ def encode_block(
 ) -> tuple[int, list[int], int | None]:
     """Return the codes of one block: the scale follows from all values, then each `x / scale` is rounded once.
 
-    With `amax` the largest magnitude of the block, `max` that of the element format and `emax = floor(log2 max)`:
+    With `amax` the largest magnitude of the block, `max` that of the element format (of a posit or takum the end of its
+    most precise range) and `emax = floor(log2 max)`:
 
     - "floor", "ceil": `2^(floor(log2 amax) - emax)`, or with the ceiling; "even": "floor" of `amax` rounded half up to
       the significant bits of an element. They clamp to the positive values of the scale format.
@@ -160,7 +161,7 @@ def _value(code: int, form: ScalarFormat) -> Fraction:
 
 
 def _largest(form: ScalarFormat) -> Fraction:
-    largest = Fraction(form.max)
+    largest = Fraction(form.scale_target)
     if largest <= 0:
         raise FormatError(f"element={form.name!r} has no positive value, so no recipe can scale to it.")
     return largest

@@ -125,14 +125,14 @@ def _standard(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
         return _asymmetric(low, high, layout, fmt)
     amax = layout.amax(x).astype(np.float64)
     tensor = _tensor_scale(amax, fmt) if fmt.tensor_scale else None
-    return divided(scale_codes(amax, fmt.element.max, fmt, tensor or 1.0), layout, fmt, tensor)
+    return divided(scale_codes(amax, fmt.element.scale_target, fmt, tensor or 1.0), layout, fmt, tensor)
 
 
 def _tensor_scale(amax: NDArray[np.float64], fmt: Block) -> float:
     """Return the largest finite magnitude over what elements and scales can reach; 1 where that rounds to 0."""
     assert fmt.tensor_scale is not None
     largest = np.max(amax, initial=0.0, where=np.isfinite(amax))
-    wanted = _exact_steps.divide(np.array([largest]), np.array([fmt.element.max * fmt.scale.max]))
+    wanted = _exact_steps.divide(np.array([largest]), np.array([fmt.element.scale_target * fmt.scale.max]))
     code = encode_values(wanted, fmt.tensor_scale, scale_request("ties_to_even"))
     return float(decode_codes(code, fmt.tensor_scale)[0]) or 1.0
 

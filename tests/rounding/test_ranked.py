@@ -10,7 +10,7 @@ import pytest
 import lowp
 from lowp.formats.exact_real import Real, to_float64
 from lowp.formats.ranked import RankedFormat
-from lowp.rounding import exact
+from lowp.rounding import exact, exact_block
 from lowp.rounding.modes import ROUNDING_MODES
 from lowp.rounding.random_bits import keys, words
 from tests.rounding.vector_formats import Vectors
@@ -263,3 +263,14 @@ def test_limits_are_those_of_the_codes(name: str) -> None:
 
 def test_one_dlfloat_number_has_one_code() -> None:
     assert lowp.encode(2.0**-31, "dlfloat16").codes.shape == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("posit8_es0", 2), ("posit16_es2", 16), ("takum16_linear", 2), ("posit4_es1", 4)]
+)
+def test_blocks_scale_to_the_end_of_the_most_precise_range(name: str, target: float) -> None:
+    fmt, x = ranked(name), np.random.default_rng(8).standard_normal((4, 32)).astype(np.float32)
+    assert fmt.scale_target == target
+    encoded = lowp.encode(x, lowp.Block(name, 32, "float32"))
+    for row, scale, codes in zip(x.tolist(), encoded.scales[:, 0], encoded.codes.tolist(), strict=True):
+        assert (int(scale), codes, None) == exact_block.encode_block(row, name, "float32", "round")
