@@ -15,6 +15,8 @@ from typing import Any
 
 #: (exponent of e, exponent of 2) -> coefficient.
 _Terms = dict[tuple[Fraction, Fraction], Fraction]
+#: Exponents of 2 beyond which a power is not written out as an integer.
+_LARGEST_POWER = 1 << 20
 #: Held while the precision of the mpmath context is changed.
 _LOCK = Lock()
 
@@ -128,9 +130,9 @@ class Real:
         return " + ".join(factors(p, q, c) for (p, q), c in self._terms.items()) or "0"
 
     def rational(self) -> Fraction | None:
-        """Return the number as a Fraction if it is rational."""
+        """Return the number as a Fraction if it is rational, and not too large to write down."""
         groups = self._grouped()
-        if any(p or q.denominator != 1 for p, q in groups):
+        if any(p or q.denominator != 1 or abs(q) > _LARGEST_POWER for p, q in groups):
             return None
         return sum((c * Fraction(2) ** int(q) for (_, q), c in groups.items()), Fraction(0))
 
@@ -154,7 +156,7 @@ class Real:
             return to_float64(exact)
         precision = 80
         while True:
-            low, high = (to_float64(_fraction(end)) for end in _enclose(self._grouped(), precision))
+            low, high = (_to_float(end) for end in _enclose(self._grouped(), precision))
             if low == high:
                 return low
             precision *= 2
@@ -215,6 +217,14 @@ def _enclose(terms: _Terms, precision: int) -> tuple[Any, Any]:
 def _size(terms: _Terms) -> int:
     """How much an ulp of an exponent of e can change a term, in ulps."""
     return max((int(abs(p)) + 1 for p, _ in terms), default=1)
+
+
+def _to_float(x: Any) -> float:
+    """Return the float64 nearest to an mpmath number, which may be far beyond its range."""
+    _, mantissa, exponent, bits = x._mpf_
+    if mantissa and exponent + bits > 1100:
+        return math.copysign(math.inf, x)
+    return 0.0 if exponent + bits < -1200 else to_float64(_fraction(x))
 
 
 def _fraction(x: Any) -> Fraction:

@@ -10,6 +10,9 @@ from lowp.formats.exact_real import Real
 from lowp.formats.ranked import RankedFormat, checked_bits
 from lowp.formats.spec import check_flag
 
+#: Exponents of 2 beyond which a power is not written out as a fraction.
+_LARGEST_POWER = 1 << 16
+
 
 @dataclass(frozen=True)
 class LNS(RankedFormat):
@@ -93,7 +96,8 @@ class LNS(RankedFormat):
     def power(self, k: Fraction | int) -> Fraction | Real:
         """Return `2^(k / gamma)`."""
         exponent = Fraction(k) / self.gamma
-        return Fraction(2) ** int(exponent) if exponent.denominator == 1 else Real.power_of_two(exponent)
+        plain = exponent.denominator == 1 and abs(exponent) < _LARGEST_POWER
+        return Fraction(2) ** int(exponent) if plain else Real.power_of_two(exponent)
 
     def rank_value(self, rank: int) -> Fraction | Real:
         return self.power(rank + self.least_exponent)
@@ -117,8 +121,7 @@ class LNS(RankedFormat):
         if not self.linear:
             return self.power(k + Fraction(1, 2))
         if rank < 0:
-            lowest = self.rank_value(0)
-            return lowest / 2
+            return self.rank_value(0) / 2
         middle = Real.of(self.power(k)) * Fraction(1, 2) + Real.of(self.power(k + 1)) * Fraction(1, 2)
         exact = middle.rational()
         return middle if exact is None else exact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from lowp.rounding.request import Request
 
 _TOWARD_ZERO, _AWAY = rounding("toward_zero"), rounding("away_from_zero")
 _QUIET = np.errstate(all="ignore")
-#: Beyond this many bits an estimate in float64 says nothing of the last ones.
-_CLOSE_BITS = 44
+#: A position of at most 64 bits before the point is known better than this from a logarithm of 192 bits.
+_TOO_CLOSE = 2.0**-100
 
 
 @_QUIET
@@ -38,18 +39,42 @@ def encode(x: NDArray[np.float64], fmt: RankedFormat, request: Request, start: i
     low, high = fmt.rank_value(0), fmt.rank_value(fmt.ranks - 1)
     inside = (magnitude > _upper(low)) & (magnitude < _lower(high))
     rank, nu, doubt = _positions(np.where(inside, magnitude, 1.0), fmt)
+    doubt = doubt if _is_logarithmic_position(fmt) or isinstance(fmt, LNS) else np.ones_like(doubt)
     away, sure = _by_estimate(
         nu, doubt, flat < 0, (rank + 1 if isinstance(fmt, TaperedFormat) else _k(rank, fmt)) & 1, request.mode, random
     )
     rank = rank + away
     codes = _codes(rank, flat < 0, fmt)
-    decided: dict[tuple[float, int], int] = {}
+    decide = _Decisions(fmt, request)
     for i in np.flatnonzero(~(inside & sure)):
-        case = float(flat[i]), 0 if random is None else int(random[i])
-        if case not in decided:
-            decided[case] = _exactly(case[0], fmt, request, case[1], int(rank[i]))
-        codes[i] = decided[case]
+        word = 0 if random is None else int(random[i])
+        codes[i] = decide(float(flat[i]), word, int(rank[i]) if inside[i] else None)
     return codes.reshape(x.shape)
+
+
+class _Decisions:
+    """The codes of numbers that an estimate cannot decide, each decided once."""
+
+    def __init__(self, fmt: RankedFormat, request: Request) -> None:
+        self._fmt, self._request = fmt, request
+        self._known: dict[tuple[float, int], int] = {}
+        self._values: dict[float, int] = {}
+
+    def __call__(self, x: float, word: int, hint: int | None) -> int:
+        """Return the code of `x`; `hint` is a rank near it where it lies within the range."""
+        if x in self._values:
+            return self._values[x]
+        if (x, word) not in self._known:
+            fmt, negative = self._fmt, x < 0
+            rank = None if hint is None else _closely(abs(x), fmt, self._request.mode, negative, word)
+            if rank is None:
+                code = _exactly(x, fmt, self._request, word, hint or 0)
+                if math.isfinite(x) and fmt.meaning(code) == Fraction(x):  # a value, whatever the random word
+                    self._values[x] = code
+            else:
+                code = fmt.rank_code(rank, negative)
+            self._known[x, word] = code
+        return self._known[x, word]
 
 
 def _linear(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, random: NDArray[np.uint32]) -> NDArray[Any]:
@@ -170,8 +195,6 @@ def _rank_below(m: Fraction, fmt: RankedFormat, hint: int) -> int:
     if m >= fmt.rank_value(fmt.ranks - 1):
         return fmt.ranks if not fmt.infinity_is_nan and m >= fmt.rank_value(fmt.ranks) else fmt.ranks - 1
     low, high = 0, fmt.ranks - 1
-    if fmt.bits > _CLOSE_BITS:
-        hint = _close_rank(m, fmt)
     near, far = min(max(hint - 2, low), high), max(min(hint + 3, high), low)
     if fmt.rank_value(near) <= m < fmt.rank_value(far):
         low, high = near, far
@@ -181,19 +204,55 @@ def _rank_below(m: Fraction, fmt: RankedFormat, hint: int) -> int:
     return low
 
 
-def _close_rank(m: Fraction, fmt: RankedFormat) -> int:
-    """Return the rank of the value below `m`, give or take one, where float64 cannot: from a logarithm of 128 bits."""
+def _closely(m: float, fmt: RankedFormat, mode: Rounding, negative: bool, word: int) -> int | None:
+    """Return the rank that a number becomes, from a logarithm of 192 bits.
+
+    None where that is too close to call, or where the position between two values is not that of the logarithms.
+    """
+    if not _is_logarithmic_position(fmt):
+        return None
+    mp = _arithmetic()
+    log = mp.log(mp.mpf(m))
+    if isinstance(fmt, LNS):
+        position = log / mp.ln2 * fmt.gamma - fmt.least_exponent
+    else:
+        assert isinstance(fmt, Takum)
+        c = min(max(int(mp.floor(2 * log)), -255), 254)
+        (binade,) = fmt.binades(c, c)
+        string = (binade.start << binade.cut_bits | binade.cut) + (2 * log - c) * 2**binade.fraction_bits
+        position = string / 2**binade.cut_bits - 1
+    rank = int(mp.floor(position))
+    nu = position - rank
+    needed = _needed(mode, word) if mode.variant in (1, 2, 3) else Fraction(1, 2)
+    nearest = mode.name.startswith("ties_")
+    turns = [mp.mpf(needed.numerator) / needed.denominator] + ([] if nearest else [mp.mpf(0), mp.mpf(1)])
+    if min(abs(nu - turn) for turn in turns) < _TOO_CLOSE or not 0 <= rank < fmt.ranks - 1:
+        return None
+    if mode.variant == 0:
+        odd = bool(fmt.rank_code(rank, negative) & 1)
+        return rank + mode.away(ABOVE_HALF if nu > turns[0] else BELOW_HALF, negative, odd)
+    return rank + (word >> 31 if mode.variant == 4 else int(nu > turns[0]))
+
+
+def _is_logarithmic_position(fmt: RankedFormat) -> bool:
+    """Whether positions between two values are those of the logarithms: not where bits of a takum's regime are cut."""
+    return not fmt.linear if isinstance(fmt, LNS) else fmt.bits >= 5
+
+
+@lru_cache(maxsize=1)
+def _arithmetic() -> Any:
     from mpmath.ctx_mp import MPContext
 
-    mp = MPContext()
-    mp.prec = 128
-    log = mp.log(mp.mpf(m.numerator) / m.denominator)
-    if isinstance(fmt, LNS):
-        return int(mp.floor(log / mp.log(2) * fmt.gamma)) - fmt.least_exponent
-    c = min(max(int(mp.floor(2 * log)), -255), 254)
-    (binade,) = fmt.binades(c, c)  # type: ignore[attr-defined]
-    string = (binade.start << binade.cut_bits | binade.cut) + (2 * log - c) * 2**binade.fraction_bits
-    return int(mp.floor(string / 2**binade.cut_bits)) - 1
+    context = MPContext()
+    context.prec = 192
+    return context
+
+
+def _needed(mode: Rounding, word: int) -> Fraction:
+    """Return the position from which a stochastic mode rounds outward."""
+    n = mode.random_bits
+    missing = (1 << n) - (word >> (32 - n))
+    return Fraction(missing, 1 << n) - (0 if mode.variant == 1 else Fraction(1, 2 << n))
 
 
 def _outward(m: Fraction, rank: int, fmt: RankedFormat, mode: Rounding, negative: bool, word: int) -> bool:
@@ -211,11 +270,9 @@ def _outward(m: Fraction, rank: int, fmt: RankedFormat, mode: Rounding, negative
         return mode.away(position, negative, odd)
     if mode.variant == 4:
         return word >> 31 == 1
-    n = mode.random_bits
-    missing = (1 << n) - (word >> (32 - n))
-    needed = Fraction(missing, 1 << n) - (0 if mode.variant == 1 else Fraction(1, 2 << n))
-    point = _between(low, fmt.rank_value(rank + 1), needed, fmt)
-    return bool(m > point or (m == point and not (mode.variant == 3 and missing & 1)))  # C: half to even
+    point = _between(low, fmt.rank_value(rank + 1), _needed(mode, word), fmt)
+    odd_multiple = (word >> (32 - mode.random_bits)) & 1
+    return bool(m > point or (m == point and not (mode.variant == 3 and odd_multiple)))  # C: half to even
 
 
 def _between(low: Fraction | Real, high: Fraction | Real, part: Fraction, fmt: RankedFormat) -> Real:

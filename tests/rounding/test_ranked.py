@@ -110,7 +110,17 @@ def check_wide(name: str, count: int) -> None:
 
 @pytest.mark.parametrize("mode", STOCHASTIC)
 @pytest.mark.parametrize(
-    "name", ["posit8_es2", "posit16_es1", "takum12_linear", "takum8_log", "lns7_f2", "lns6_f1_linear", "takum32_log"]
+    "name",
+    [
+        "posit8_es2",
+        "posit16_es1",
+        "takum12_linear",
+        "takum8_log",
+        "takum4_log",
+        "lns7_f2",
+        "lns6_f1_linear",
+        "takum32_log",
+    ],
 )
 def test_stochastic_modes_use_the_random_words_of_their_positions(name: str, mode: str) -> None:
     fmt = ranked(name)
