@@ -64,7 +64,21 @@ def evaluate(op: str, given: tuple[Any, ...], options: Options) -> Coded:
     codes = _by_table(op, operands, fmt, request, shape)
     if codes is None:
         codes = compute(op, [x.flat(shape) for x in operands], Target(fmt, request))
-    return Coded(codes.reshape(shape), fmt, after(settings))
+    codes = codes.reshape(shape)
+    if op == "divide" and _is_p3109(fmt):  # P3109 4.0: x / 0 is NaN, its zero has no sign
+        divisor = operands[1].codes if _is_p3109(operands[1].fmt) else operands[1].values
+        codes = np.where(np.broadcast_to(np.asarray(divisor), shape) == 0, codes.dtype.type(_nan_code(fmt)), codes)
+    return Coded(codes, fmt, after(settings))
+
+
+def _is_p3109(fmt: ScalarFormat | None) -> bool:
+    return isinstance(fmt, Float) and fmt.specials.startswith("p3109")
+
+
+def _nan_code(fmt: ScalarFormat) -> int:
+    assert isinstance(fmt, Float)
+    assert fmt.nan_code is not None
+    return fmt.nan_code
 
 
 def joint_settings(given: tuple[Any, ...], options: Options) -> Settings:

@@ -4,9 +4,10 @@ What every operation does:
 
 1. Operands are read exactly. A plain number counts at its exact value and need not be representable.
 2. The result is the mathematically exact one in the extended reals by IEEE 754-2019. inf - inf, 0 * inf, 0/0, inf/inf,
-   the square root of a negative number, remainder(x, 0) and remainder(inf, y) are NaN; x/0 is an infinity; NaN gives
-   NaN. A sum that cancels is +0, or -0 when rounding toward negative; (-0) + (-0) = -0; the sign of a zero product or
-   quotient is that of the operands' signs multiplied; a zero remainder has the sign of the dividend.
+   the square root of a negative number, remainder(x, 0) and remainder(inf, y) are NaN; x/0 is an infinity (in the
+   formats of P3109 NaN); NaN gives NaN. A sum that cancels is +0, or -0 when rounding toward negative; (-0) + (-0) =
+   -0; the sign of a zero product or quotient is that of the operands' signs multiplied; a zero remainder has the sign
+   of the dividend.
 3. It is rounded once into the result's format, as `lowp.encode` would round that exact number, but with the overflow
    mode "infinity_or_nan" (IEEE 754's) unless the operands say otherwise. A nonzero result that rounds to zero keeps its
    sign where the format has -0; without -0 zeros are +0. In posits and takums every NaN and infinity is NaR.

@@ -19,6 +19,7 @@ from lowp.emulation.exact_arithmetic import ARITHMETIC, SUMS, decided, fma
 from lowp.emulation.exact_functions import FUNCTIONS, Result
 from lowp.formats.block import Block
 from lowp.formats.exact_real import Real
+from lowp.formats.float_format import Float
 from lowp.formats.ranked import RankedFormat, TaperedFormat
 from lowp.formats.spec import Format, Meaning, ScalarFormat
 from lowp.rounding import exact, modes
@@ -33,6 +34,11 @@ EXACT_ACCUMULATORS = ("exact", "quire")
 _WRAPPING = ("wrap", "wrap_sign_magnitude")
 #: Operations by name: how many operands, and the exact result.
 OPERATIONS: dict[str, tuple[int, Callable[..., Result]]] = ARITHMETIC | FUNCTIONS
+
+
+def is_p3109(fmt: ScalarFormat) -> bool:
+    """Whether a format is one of IEEE P3109, whose zero has no sign and cannot divide."""
+    return isinstance(fmt, Float) and fmt.specials.startswith("p3109")
 
 
 def operate(
@@ -52,7 +58,8 @@ def operate(
     Special cases are those of IEEE 754-2019: inf - inf, 0 * inf, 0/0, inf/inf, sqrt of a negative number,
     remainder(x, 0), remainder(inf, y), log of a negative number and sin(inf) are NaN; x/0 is an infinity; a sum that
     cancels is +0, or -0 where rounding is toward negative; the sign of a zero product or quotient is that of both signs
-    multiplied; a zero remainder has the sign of the dividend; power(x, 0) = power(1, y) = 1 even of NaN. Posits and
+    multiplied; a zero remainder has the sign of the dividend; x/0 is NaN in the formats of P3109;
+    power(x, 0) = power(1, y) = 1 even of NaN. Posits and
     takums: an operand that is NaN gives NaR always, and so does every NaN and infinity.
 
     Args:
@@ -83,6 +90,8 @@ def operate(
     numbers = [exact.exact_value(x) for x in operands]
     if isinstance(form, TaperedFormat) and "nan" in numbers:
         result: Result = "nan"
+    elif op == "divide" and is_p3109(form) and numbers[1] in (0, "-0"):
+        result = "nan"
     else:
         result = exact_result(op, numbers, mode == "toward_negative")
 

@@ -19,8 +19,9 @@ SCALE_RECIPES = {
     "round": "amax / max of the element (posits, takums: end of their most precise range), to nearest, ties to even",
     "absmean": "mean magnitude (summed in float64) rounded to nearest in the scale format, as BitNet b1.58, XNOR-Net",
     "nvfp4_te": "NVFP4 as TransformerEngine computes it in float32, tensor scale included",
-    "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6",
-    "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1",
+    "nvfp4_torchao": "NVFP4 as torchao computes it in float32, block scale at least 2^-6; all-zero tensors become NaN",
+    "nvfp4_modelopt": "NVFP4 as TensorRT Model Optimizer computes it in float32, zero scales become 1; "
+    "all-zero tensors become NaN",
     "mxfp4_modelopt": "MXFP4 as TensorRT Model Optimizer: ceiling of a float32 logarithm, element ties toward zero",
     "fouroversix_6": "amax / max in float32 as fouroversix's static_6, with the tensor's scale; E8M0 scales round up",
     "fouroversix_4": "as fouroversix_6, but the largest magnitude becomes 4: fouroversix's static_4",
@@ -221,6 +222,8 @@ def _scalar(field: str, value: object) -> ScalarFormat | None:
         from lowp.formats.parse import parse  # parse builds blocks itself, so the import waits until a name comes
 
         value = parse(value)
+    if isinstance(value, Format) and not isinstance(value, ScalarFormat):
+        raise FormatError(f"{field}={value.name!r} is a block format; elements and scales must be scalar formats.")
     if not isinstance(value, ScalarFormat):
         raise FormatError(f"{field}={value!r} is not a scalar format or the name of one.")
     return value

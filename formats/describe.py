@@ -68,9 +68,7 @@ def describe(fmt: str | Format) -> str:
     lines = [f"{fmt.name}: {entry.summary}" if entry else fmt.name]
     if entry and entry.aliases:
         lines.append(_row("aliases", ", ".join(entry.aliases)))
-    lines.append(
-        _row("family", f"{family(fmt)}, {_counted(fmt.bits, 'bit')}" + (" an element" * isinstance(fmt, Block)))
-    )
+    lines.append(_row("family", f"{family(fmt)}, {_bits(fmt)}"))
     if isinstance(fmt, Packed):
         lines += [_row(label, text) for label, text in packed_rows(fmt)]
     else:
@@ -148,6 +146,13 @@ def _row(label: str, text: str) -> str:
 def _rows(label: str, lines: list[str]) -> list[str]:
     """Return the rows of a drawing or a list, whose lines stay as they are."""
     return [f"  {label if i == 0 else '':<{_LABEL}}{line}" for i, line in enumerate(lines)]
+
+
+def _bits(fmt: Format) -> str:
+    """Bits of a code; packed formats share bits among values, so theirs are a mean."""
+    if isinstance(fmt, Packed):
+        return f"{fmt.bits_per_value:.10g} bits per value"
+    return _counted(fmt.bits, "bit") + " an element" * isinstance(fmt, Block)
 
 
 def _counted(count: int, noun: str) -> str:

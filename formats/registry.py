@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from lowp._errors import ArgumentError, unknown_name
 from lowp.formats.block import E8M0, FLOAT32, Block
 from lowp.formats.codebook import Codebook
 from lowp.formats.entry import Entry
@@ -106,14 +107,21 @@ _SMALL = {
     ),
     "binary": Entry(Codebook((1.0, -1.0), label="binary"), "codebook", "+1 (code 0) and -1 (code 1)", ("sign",)),
 }
-_INT8_MX = Fixed(8, 6, symmetric=True)
+
+
+def _mxint(bits: int) -> Block:
+    return Block(Fixed(bits, bits - 2, symmetric=True))
+
+
 _MX = {
     "mxfp8_e4m3": Entry(Block(E4M3FN), "block", "OCP MXFP8 with E4M3 elements", ("mxfp8", "mxfp8_e4m3fn")),
     "mxfp8_e5m2": Entry(Block(E5M2), "block", "OCP MXFP8 with E5M2 elements"),
     "mxfp6_e3m2": Entry(Block(E3M2), "block", "OCP MXFP6 with E3M2 elements", ("mxfp6_e3m2fn",)),
     "mxfp6_e2m3": Entry(Block(E2M3), "block", "OCP MXFP6 with E2M3 elements", ("mxfp6", "mxfp6_e2m3fn")),
     "mxfp4": Entry(Block(E2M1), "block", "OCP MXFP4", ("mxfp4_e2m1", "mxfp4_e2m1fn")),
-    "mxint8": Entry(Block(_INT8_MX), "block", "OCP MXINT8, element range kept symmetric"),
+    "mxint8": Entry(_mxint(8), "block", "OCP MXINT8, element range kept symmetric"),
+    "mxint6": Entry(_mxint(6), "block", "MXINT8's relative with 6 bits, elements in quanta of 2^-4"),
+    "mxint4": Entry(_mxint(4), "block", "MXINT8's relative with 4 bits, elements in quanta of 2^-2, as microxcaling"),
 }
 
 
@@ -143,6 +151,23 @@ _GROUPS = {
 
 #: Families that have files of their own.
 FAMILIES: tuple[ModuleType, ...] = (ranked, codebooks, shared_exponents, fouroversix, ggml, structured, bitnet)
+#: Headings of the scalar families, and of block formats by the file that lists them.
+_HEADINGS = {
+    "float": "Floats",
+    "integer": "Integers",
+    "fixed point": "Fixed point",
+    "posit": "Posits",
+    "takum": "Takums",
+    "logarithmic": "Logarithmic numbers",
+    "codebook": "Codebooks",
+    "registry": "Blocks: one element format, one scale",
+    "codebooks": "Blocks of codebooks",
+    "shared_exponents": "Blocks that share exponents or bits",
+    "fouroversix": "FP4 with chosen scales or grids",
+    "ggml": "ggml",
+    "structured": "Codes for several values, planes",
+    "bitnet": "bitnet.cpp, lossless coding",
+}
 #: Every registered format by name.
 REGISTRY: dict[str, Entry] = {**_FLOATS, **_SMALL, **_MX, **_GROUPS}
 for _family in FAMILIES:
@@ -153,11 +178,48 @@ for _name, _entry in REGISTRY.items():
     REGISTERED_NAMES[_entry.format] = _name
 
 
-def names(family: str | None = None) -> list[str]:
-    """Return every registered name, or those of one family ("float", "integer", "fixed point", "codebook", "block").
+def sections() -> dict[str, list[str]]:
+    """Return the registered names under the headings of docs/formats.md: scalar families, and block formats by kind.
 
     Example:
-        >>> names("codebook")[:3]
-        ['nf4', 'ternary', 'binary']
+        >>> sections()["Takums"][0]
+        'takum8_linear'
     """
-    return [name for name, entry in REGISTRY.items() if family in (None, entry.family)]
+    found: dict[str, list[str]] = {heading: [] for heading in _HEADINGS.values()}
+    for name, entry in REGISTRY.items():
+        found[_HEADINGS[entry.family if entry.family != "block" else _file(name)]].append(name)
+    return found
+
+
+def _file(name: str) -> str:
+    """The file that lists a format."""
+    return next((m.__name__.rpartition(".")[2] for m in FAMILIES if name in m.ENTRIES), "registry")
+
+
+def names(family: str | None = None) -> list[str]:
+    """Return every registered name, or those of one family.
+
+    Args:
+        family: "float", "integer", "fixed point", "codebook", "posit", "takum", "logarithmic" or "block"; or a heading
+            of docs/formats.md, such as "ggml". Case does not matter, and `-` and `_` are spaces. None for all.
+
+    Returns:
+        Names in the order of registration.
+
+    Raises:
+        ArgumentError: There is no such family.
+
+    Example:
+        >>> names("codebook")[:3], names("ggml")[0]
+        (['nf4', 'ternary', 'binary'], 'ggml_q1_0')
+    """
+    if family is None:
+        return list(REGISTRY)
+    groups: dict[str, list[str]] = {}
+    for name, entry in REGISTRY.items():
+        groups.setdefault(entry.family, []).append(name)
+    groups |= {heading.lower(): chosen for heading, chosen in sections().items()}
+    key = str(family).lower().replace("_", " ").replace("-", " ")
+    if key not in groups:
+        raise ArgumentError(unknown_name("family", family, groups))
+    return groups[key]

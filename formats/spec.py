@@ -38,6 +38,13 @@ class Format(ABC):
     def generated_name(self) -> str:
         """The name made from the parameters alone; `parse` reads it back (not a codebook's label)."""
 
+    def meaning(self, code: int) -> Meaning:
+        """Return what `code` stands for, exactly; a FormatError where that depends on its block."""
+        raise FormatError(
+            f"{self.name!r} is a block format: what code={code!r} stands for depends on its block; "
+            "lowp.encode makes whole blocks, lowp.decode reads them."
+        )
+
     @property
     def name(self) -> str:
         """The registered name if there is one, else the generated one."""

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from types import ModuleType
 
 from lowp.formats.block import Block
 from lowp.formats.describe import block_limits
 from lowp.formats.float_format import Float
 from lowp.formats.packed import Packed
 from lowp.formats.ranked import RankedFormat
-from lowp.formats.registry import FAMILIES, REGISTRY, names
+from lowp.formats.registry import REGISTRY, names, sections
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.text import decimal, special_codes
 
 _HEADER = ("Name", "Also", "Bits", "Max", "Smallest > 0", "Specials", "What it is")
 _POWER_EXPONENT = 14  # a power of two is written as one from here on
-#: Headings of the scalar families, and of block formats by the file that lists them.
-_HEADINGS = {
-    "float": "Floats",
-    "integer": "Integers",
-    "fixed point": "Fixed point",
-    "posit": "Posits",
-    "takum": "Takums",
-    "logarithmic": "Logarithmic numbers",
-    "codebook": "Codebooks",
-    "registry": "Blocks: one element format, one scale",
-    "codebooks": "Blocks of codebooks",
-    "shared_exponents": "Blocks that share exponents or bits",
-    "fouroversix": "FP4 with chosen scales or grids",
-    "ggml": "ggml",
-    "structured": "Codes for several values, planes",
-    "bitnet": "bitnet.cpp, lossless coding",
-}
 _PAGE = """\
 # Formats by name
 
@@ -49,7 +31,7 @@ def markdown_table(family: str | None = None) -> str:
     """Return a Markdown table of the registered formats, one row each.
 
     Args:
-        family: A family, such as "float", "posit" or "block"; None for all.
+        family: A family as `lowp.formats.names` takes it; None for all.
 
     Returns:
         Lines without a newline at the end. Bits count the scales of a block format. Numbers are exact, or powers of
@@ -72,25 +54,6 @@ def markdown_page() -> str:
     parts = [_PAGE.format(count=len(REGISTRY))]
     parts += [f"## {heading}\n\n{_table(chosen)}\n" for heading, chosen in sections().items()]
     return "\n".join(parts)
-
-
-def sections() -> dict[str, list[str]]:
-    """Return the registered names under the headings of `markdown_page`.
-
-    Example:
-        >>> sections()["Takums"][0]
-        'takum8_linear'
-    """
-    found: dict[str, list[str]] = {heading: [] for heading in _HEADINGS.values()}
-    for name, entry in REGISTRY.items():
-        family = entry.family if entry.family != "block" else _file(name, FAMILIES)
-        found.setdefault(_HEADINGS.get(family, family), []).append(name)
-    return found
-
-
-def _file(name: str, modules: Iterable[ModuleType]) -> str:
-    """The file that lists a format."""
-    return next((m.__name__.rpartition(".")[2] for m in modules if name in m.ENTRIES), "registry")
 
 
 def _table(chosen: Iterable[str]) -> str:

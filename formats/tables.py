@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import ArgumentTypeError, FormatError, PrecisionWarning, RangeError
+from lowp._errors import ArgumentTypeError, FormatError, RangeError, warn_caller
 from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -173,11 +172,9 @@ def _decode_integer(codes: NDArray[np.uint64], fmt: Integer | Fixed) -> NDArray[
         n = (codes << np.uint64(unused)).view(np.int64) >> unused
     result = n.astype(np.float64)
     if fmt.bits > FLOAT64_BITS and _lost_bits(result, n):
-        warnings.warn(
+        warn_caller(
             f"a value of {fmt.name!r} needs more than the {FLOAT64_BITS} bits of float64 and was rounded to nearest; "
-            "codes and lowp.exact hold it exactly.",
-            PrecisionWarning,
-            stacklevel=2,
+            "codes and lowp.exact hold it exactly."
         )
     return np.ldexp(result, -fmt.fraction_bits)
 

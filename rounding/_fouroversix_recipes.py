@@ -12,14 +12,13 @@ Sources: Cook et al., "Four Over Six", arXiv:2512.02010; mit-han-lab/fouroversix
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import PrecisionWarning
+from lowp._errors import warn_caller
 from lowp.formats.block import ADAPTIVE_RECIPES, E8M0, Block
 from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
@@ -116,11 +115,9 @@ def errors(difference: Float32, rule: str, reduce: Callable[..., NDArray[Any]]) 
 def warn_if_biased(request: Request, name: str) -> None:
     """Warn that choosing the better of two random results favours small magnitudes."""
     if request.mode.variant:
-        warnings.warn(
+        warn_caller(
             f"{name!r} chooses between two stochastically rounded results, which biases them: their mean is not x. Use "
-            "a static rule such as 'nvfp4_static6_unbiased', or rounding='ties_to_even'.",
-            PrecisionWarning,
-            stacklevel=2,
+            "a static rule such as 'nvfp4_static6_unbiased', or rounding='ties_to_even'."
         )
 
 

@@ -10,13 +10,12 @@ NVIDIA TensorRT Model Optimizer 5a4242f `NVFP4QTensor` and `MXFP4QTensor`.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import PrecisionWarning
+from lowp._errors import warn_caller
 from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.tables import decode_codes
@@ -32,11 +31,7 @@ def float32(x: NDArray[Any]) -> Float32:
     """Return `x` as the float32 tensor that every one of these systems works on."""
     narrow = x.astype(np.float32)
     if x.dtype != np.float32 and not np.array_equal(np.isfinite(narrow), np.isfinite(x)):
-        warnings.warn(
-            "x holds numbers beyond float32, in which this recipe's system computes; they count as infinite.",
-            PrecisionWarning,
-            stacklevel=2,
-        )
+        warn_caller("x holds numbers beyond float32, in which this recipe's system computes; they count as infinite.")
     return narrow
 
 

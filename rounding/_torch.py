@@ -114,9 +114,19 @@ def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: 
             result = quantize_blocks(floats, fmt, request, axis, name)
         return torch.from_numpy(result).to(device=x.device, dtype=dtype)
     if isinstance(fmt, Packed):
-        return torch.from_numpy(quantize_packed(floats, fmt, request, axis)).to(device=x.device, dtype=dtype)
+        return _as_dtype(quantize_packed(floats, fmt, request, axis), dtype).to(x.device)
     assert isinstance(fmt, ScalarFormat)
     return _narrowed(quantize_values(floats, fmt, request), dtype, fmt).to(x.device)
+
+
+def _as_dtype(values: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return NumPy values as a tensor of `dtype`; bfloat16 numbers by their bits, since torch's cast drops payloads."""
+    exact = torch.from_numpy(values)
+    if dtype == torch.bfloat16 and exact.dtype == torch.float32:
+        bits = exact.view(torch.int32)
+        if not (bits & 0xFFFF).any():
+            return (bits >> 16).to(torch.int16).view(torch.bfloat16)
+    return exact.to(dtype)
 
 
 def _narrowed(values: Any, dtype: torch.dtype, fmt: Format) -> torch.Tensor:
@@ -212,7 +222,7 @@ def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
     else:
         values = decode_codes(plain.codes, scalar_format(encoded.format, "decode"))
         return _narrowed(values, target, encoded.format).to(encoded.codes.device)
-    return torch.from_numpy(np.asarray(values)).to(device=encoded.codes.device, dtype=target)
+    return _as_dtype(np.asarray(values), target).to(encoded.codes.device)
 
 
 def _float_dtype(dtype: Any) -> torch.dtype:

@@ -7,7 +7,6 @@ vendor's float32 operations in the vendor's order; they live in `lowp.rounding._
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import FormatError, PrecisionWarning
+from lowp._errors import FormatError, warn_caller
 from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -175,11 +174,9 @@ def rounded_scales(wanted: NDArray[np.float64], fmt: Block, mode: str) -> NDArra
     """Round to scale codes; NaN and infinity get the NaN code."""
     bad = ~np.isfinite(wanted)
     if (wanted[~bad] > fmt.scale.max).any():
-        warnings.warn(
+        warn_caller(
             f"a block needs a scale beyond {fmt.scale.name!r}, which ends at {fmt.scale.max}; its elements clip. Use a "
-            "scale format of more range, or divide x first.",
-            PrecisionWarning,
-            stacklevel=2,
+            "scale format of more range, or divide x first."
         )
     codes = encode_values(np.where(bad, 0.0, wanted), fmt.scale, scale_request(mode))
     nan_code = fmt.scale.nan_code if isinstance(fmt.scale, Float) else None

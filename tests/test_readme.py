@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import lowp
-from lowp.formats.table import markdown_page, sections
+from lowp.formats.registry import sections
+from lowp.formats.table import markdown_page
 
 
 @pytest.fixture(scope="module")

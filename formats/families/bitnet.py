@@ -98,7 +98,10 @@ def dfloat11() -> Packed:
 
 ENTRIES: dict[str, Entry] = {
     "bitnet_i2_s": Entry(
-        i2_s(32, "bitnet_i2_s"), "block", "bitnet.cpp I2_S on x86: ternary, 2 bits, blocks of 128, a scale per tensor"
+        i2_s(32, "bitnet_i2_s"),
+        "block",
+        "bitnet.cpp I2_S on x86: ternary, 2 bits, blocks of 128, a scale per tensor",
+        ("i2_s",),
     ),
     "bitnet_i2_s_arm": Entry(
         i2_s(16, "bitnet_i2_s_arm"),
@@ -108,8 +111,8 @@ ENTRIES: dict[str, Entry] = {
     "bitnet_i2_s_rows4": Entry(
         i2_s(1, "bitnet_i2_s_rows4"), "block", "bitnet.cpp I2_S on x86 without ACT_PARALLEL: a byte holds four rows"
     ),
-    "bitnet_tl1": Entry(tl1(), "block", "bitnet.cpp TL1 in plain order: two ternary weights in 4 bits"),
-    "bitnet_tl2": Entry(tl2(), "block", "bitnet.cpp TL2 in plain order: three ternary weights in 5 bits"),
+    "bitnet_tl1": Entry(tl1(), "block", "bitnet.cpp TL1 in plain order: two ternary weights in 4 bits", ("tl1",)),
+    "bitnet_tl2": Entry(tl2(), "block", "bitnet.cpp TL2 in plain order: three ternary weights in 5 bits", ("tl2",)),
     "dfloat11": Entry(dfloat11(), "block", "lossless bfloat16, exponents in a Huffman code, about 11 bits", ("df11",)),
 }
 

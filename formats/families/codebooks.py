@@ -130,7 +130,7 @@ def any4(size: int = 128) -> Packed:
     """Return any4: 16 float16 values per row, fitted to the row's groups, each of them mapped to 0..15.
 
     Lloyd's algorithm starts from quantiles, so the result is one for all machines; samples have equal weights, and the
-    zeros that fill up a last, shorter group count.
+    zeros that fill up a last, shorter group do not count.
 
     Source:
         Elhoushi & Johnson, any4, arXiv:2507.04610; github.com/facebookresearch/any4, quantize.py.
@@ -212,27 +212,27 @@ def _block(fmt: Packed, summary: str, *aliases: str) -> Entry:
 
 _ENTRIES = [
     _codebook(float32_codebook(numbers(data.AF4_BY_CODE), "af4"), "AbnormalFloat-4 for blocks of 64"),
-    _codebook(student_codebook(4, 5), "Student-t quantiles, nu = 5, 4 bits", "sf4_nu5"),
-    _codebook(student_codebook(3, 5), "Student-t quantiles, nu = 5, 3 bits", "sf3_nu5"),
-    _codebook(BNB_FP4, "FP4 of bitsandbytes over its largest value, not E2M1"),
+    _codebook(student_codebook(4, 5), "Student-t quantiles, nu = 5, 4 bits", "sf4_nu5", "t_nf", "t_nf4"),
+    _codebook(student_codebook(3, 5), "Student-t quantiles, nu = 5, 3 bits", "sf3_nu5", "t_nf3"),
+    _codebook(BNB_FP4, "FP4 of bitsandbytes over its largest value, not E2M1; its second 0, code 8, is NaN here"),
     _codebook(DYNAMIC8_SIGNED, "8-bit dynamic map of bitsandbytes", "bnb_dynamic8_signed_e7_values"),
     _codebook(DYNAMIC8_UNSIGNED, "8-bit dynamic map of bitsandbytes, no sign", "bnb_dynamic8_unsigned_e7_values"),
-    _codebook(dint_codebook(4), "dINT4: -6 to 7 and +-1/2"),
-    _codebook(flint_codebook(4), "flint of ANT, 4 bits"),
+    _codebook(dint_codebook(4), "dINT4: -6 to 7 and +-1/2", "dint"),
+    _codebook(flint_codebook(4), "flint of ANT, 4 bits", "flint"),
     _codebook(flint_codebook(4, False), "flint of ANT, 4 bits, no sign"),
     _codebook(pot_codebook(4), "powers of two of ANT, 4 bits"),
-    _codebook(mulaw_codebook(4), "mu-law companding, mu = 255, 4 bits"),
+    _codebook(mulaw_codebook(4), "mu-law companding, mu = 255, 4 bits", "mulaw"),
     _block(bnb_block(NF4, 64, "bnb_nf4"), "NF4 in bitsandbytes' bytes, a float32 absmax per 64"),
     _block(bnb_block(BNB_FP4, 64, "bnb_fp4"), "FP4 in bitsandbytes' bytes, a float32 absmax per 64"),
-    _block(bnb_nested(NF4, 64, "bnb_nf4_dq"), "NF4 with double quantization, 4.127 bits per value"),
+    _block(bnb_nested(NF4, 64, "bnb_nf4_dq"), "NF4 with double quantization, 4.127 bits per value", "nf4_dq"),
     _block(bnb_nested(BNB_FP4, 64, "bnb_fp4_dq"), "bitsandbytes' FP4 with double quantization"),
     _block(bnb_block(DYNAMIC8_SIGNED, 256, "bnb_dynamic8_signed"), "8-bit optimizer state, a float32 absmax per 256"),
     _block(bnb_block(DYNAMIC8_UNSIGNED, 256, "bnb_dynamic8_unsigned"), "the same for second moments"),
     _block(bitmod(3), "BitMoD FP3, one of 4 special values per 128"),
-    _block(bitmod(4), "BitMoD FP4, one of 4 special values per 128"),
-    _block(ant4("tensor"), "ANT: int, flint, power of two or float, and clip, per tensor", "ant4_tensor"),
+    _block(bitmod(4), "BitMoD FP4, one of 4 special values per 128", "bitmod"),
+    _block(ant4("tensor"), "ANT: int, flint, power of two or float, and clip, per tensor", "ant4_tensor", "ant"),
     _block(any4(), "any4: a table of 16 values per row over groups of 128"),
-    _block(muonq(4, "tensor"), "MuonQ: companded 4-bit integers, a float16 scale per tensor"),
+    _block(muonq(4, "tensor"), "MuonQ: companded 4-bit integers, a float16 scale per tensor", "muonq"),
     _block(muonq(8, "tensor"), "MuonQ: companded 8-bit integers, a float16 scale per tensor"),
 ]
 ENTRIES: dict[str, Entry] = {entry.format.name: entry for entry in _ENTRIES}

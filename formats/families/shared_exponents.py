@@ -223,7 +223,9 @@ _MX_PAPER = "shared microexponents of Darvish Rouhani et al. 2023"
 
 ENTRIES: dict[str, Entry] = {
     **{
-        f"msfp{n}": Entry(_msfp(n), "block", f"Microsoft floating point, {n - 9}-bit magnitudes, an exponent per 16")
+        f"msfp{n}": Entry(
+            _msfp(n), "block", f"Microsoft floating point, {n - 9}-bit magnitudes, an exponent per 16", (f"msfp_{n}",)
+        )
         for n in range(11, 17)
     },
     "flex16_5": Entry(
@@ -241,14 +243,19 @@ ENTRIES: dict[str, Entry] = {
         _hif4("hif4_bf16", "hif4_bf16"), "block", "HiF4 as its reference code computes it, scales in bfloat16"
     ),
     "qrazor_w4": Entry(
-        razored(4, 8, 16), "block", "QRazor weights: int8 per row razored to sign and 3 bits", ("qrazor_kv4",)
+        razored(4, 8, 16), "block", "QRazor weights: int8 per row razored to sign and 3 bits", ("qrazor_kv4", "qrazor")
     ),
     "qrazor_a4": Entry(razored(4, 16, 16), "block", "QRazor activations: int16 per row razored to sign and 3 bits"),
-    "hlq2_g128": Entry(hierarchical_linear(2, 128), "block", "ELUTQ's HLQ, 2 bits, float16 scales and offset per 128"),
+    "hlq2_g128": Entry(
+        hierarchical_linear(2, 128), "block", "ELUTQ's HLQ, 2 bits, float16 scales and offset per 128", ("hlq",)
+    ),
     "hlq2_g64": Entry(hierarchical_linear(2, 64), "block", "ELUTQ's HLQ, 2 bits, float16 scales and offset per 64"),
     "hlq3_g128": Entry(hierarchical_linear(3, 128), "block", "ELUTQ's HLQ, 3 bits, float16 scales and offset per 128"),
     "sq_b64_s75_h8_l4": Entry(
-        sparse_quantized(64, "75", 8, 4), "block", "SQ-format: in banks of 64 a quarter int8, the others int4"
+        sparse_quantized(64, "75", 8, 4),
+        "block",
+        "SQ-format: in banks of 64 a quarter int8, the others int4",
+        ("sq_format",),
     ),
 }
 
@@ -266,7 +273,7 @@ def _read_bfp(name: str) -> Format | None:
 
 #: Rules of names made of numbers: a pattern and what its groups are made into.
 _NUMBERED: tuple[tuple[re.Pattern[str], Callable[..., Format]], ...] = (
-    (re.compile(r"msfp(\d+)"), _msfp),
+    (re.compile(r"msfp_?(\d+)"), _msfp),
     (re.compile(r"flex(\d+)_(\d+)"), flexpoint),
     (re.compile(r"dfp(\d+)"), dynamic_fixed_point),
     (re.compile(r"hlq(\d+)_g([1-9]\d*)(?:_i(\d+))?"), hierarchical_linear),

@@ -199,17 +199,26 @@ _STQ = Packed(
 
 ENTRIES: dict[str, Entry] = {
     "ptqtp1_g128": Entry(trit_planes(1, 128), "block", "one fitted plane of -1, 0, 1, a float16 scale per 128"),
-    "ptqtp2_g128": Entry(trit_planes(2, 128), "block", "PTQTP: two fitted planes of -1, 0, 1, float16 scales per 128"),
+    "ptqtp2_g128": Entry(
+        trit_planes(2, 128), "block", "PTQTP: two fitted planes of -1, 0, 1, float16 scales per 128", ("ptqtp",)
+    ),
     "twn_g128": Entry(ternary_weights(128), "block", "ternary weight networks, a float16 scale per 128"),
-    "sherry_g128": Entry(sherry(128), "block", "Sherry: one zero and three signs in 5 bits, a float16 scale per 128"),
+    "sherry_g128": Entry(
+        sherry(128), "block", "Sherry: one zero and three signs in 5 bits, a float16 scale per 128", ("sherry",)
+    ),
     "sherry_tensor": Entry(sherry("tensor"), "block", "Sherry: one zero and three signs in 5 bits, a scale per tensor"),
     "stq1_0": Entry(_STQ, "block", "STQ1_0 of llama.cpp: Sherry's codes in blocks of 256, 42 bytes each"),
-    "pvq_n8_k4": Entry(pyramid(8, 4), "block", "pyramid vectors of 8 values and 4 pulses, a float16 gain"),
+    "pvq_n8_k4": Entry(pyramid(8, 4), "block", "pyramid vectors of 8 values and 4 pulses, a float16 gain", ("pvq",)),
     "pvq_n16_k8": Entry(pyramid(16, 8), "block", "pyramid vectors of 16 values and 8 pulses, a float16 gain"),
-    "olive4": Entry(victim_pairs("row"), "block", "OliVe: int4 with outliers in victims' places, a scale per row"),
+    "olive4": Entry(
+        victim_pairs("row"), "block", "OliVe: int4 with outliers in victims' places, a scale per row", ("olive",)
+    ),
     "olive4_tensor": Entry(victim_pairs("tensor"), "block", "OliVe: int4 with outliers, a scale per tensor"),
     "ifairy": Entry(powers_of_i(), "block", "iFairy: complex 1, i, -1, -i as pairs (re, im), two scales per tensor"),
-    **{f"bipolar{n}": Entry(bipolar(n), "codebook", f"odd integers of {n} bits, no zero") for n in (2, 3, 4)},
+    **{
+        f"bipolar{n}": Entry(bipolar(n), "codebook", f"odd integers of {n} bits, no zero", ("bipolar",) * (n == 4))
+        for n in (2, 3, 4)
+    },
 }
 
 _NUMBERED: tuple[tuple[re.Pattern[str], Callable[..., Format]], ...] = (

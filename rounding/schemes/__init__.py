@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from lowp._errors import FormatError, unknown_name
 from lowp.formats.packed import Packed
 from lowp.rounding.request import Request
 
@@ -32,7 +35,25 @@ class Scheme(NamedTuple):
 
 
 def scheme_of(fmt: Packed) -> Scheme:
-    """Return the rules that `fmt.scheme` names."""
+    """Return the rules that `fmt.scheme` names.
+
+    Raises:
+        FormatError: There are no such rules.
+    """
     module, _, rule = fmt.scheme.partition(".")
-    schemes: dict[str, Scheme] = import_module(f"lowp.rounding.schemes.{module}").SCHEMES
-    return schemes[rule]
+    found = _rules(module).get(rule)
+    if found is None:
+        known = [f"{name}.{rule}" for name in _modules() for rule in _rules(name)]
+        raise FormatError(unknown_name("scheme", fmt.scheme, known))
+    return found
+
+
+@cache
+def _modules() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in iter_modules(__path__) if not module.name.endswith("_kernels")))
+
+
+@cache
+def _rules(module: str) -> dict[str, Scheme]:
+    """Return the rules of a module by name; none where there is no such module or it only helps others."""
+    return getattr(import_module(f"{__name__}.{module}"), "SCHEMES", {}) if module in _modules() else {}

@@ -1,8 +1,10 @@
 """The ternary packings of bitnet.cpp: I2_S, TL1 and TL2, over the weight quantizer of BitNet b1.58.
 
-Weights, in float32: `s = 1 / max(mean|w|, 1e-5)`, trits are `w * s` rounded to nearest even and clamped to -1 .. 1, the
-scale is `1 / s`, one per tensor, or 0 where every trit is 0. The mean is summed in float64 and rounded once (torch does
-not say how it sums); float64 input is rounded to float32 first. NaN or infinity anywhere make the scale NaN.
+There is one scale per tensor, in float32; float64 input is rounded to float32 first. Weights that are ternary already,
+all nonzero magnitudes being equal, keep their values: that magnitude is the scale, as in `quantize_i2_s`, which takes
+such weights and stores `max|w|`; so a second pass changes nothing. Others: `s = 1 / max(mean|w|, 1e-5)`, trits are
+`w * s` rounded to nearest even and clamped to -1 .. 1, the scale is `1 / s`, or 0 where every trit is 0. The mean is
+summed in float64 and rounded once (torch does not say how it sums). NaN or infinity anywhere make the scale NaN.
 
 As in the source: I2_S stores `trit + 1` in two bits; a byte holds four values that lie 32 apart in blocks of 128 (x86
 with ACT_PARALLEL), 16 apart in blocks of 64 (ARM), or in four rows below each other (x86 without), the first in the top
@@ -43,17 +45,23 @@ Trits = NDArray[np.int8]
 
 
 def quantize_weights(x: NDArray[Any], real: NDArray[np.bool_]) -> tuple[Trits, NDArray[np.float64]]:
-    """Return trits and the scale of BitNet b1.58; the mean takes the values that `real` marks.
+    """Return trits and their scale: the magnitude of ternary weights, else b1.58's mean of those that `real` marks.
 
     Example:
         >>> trits, scale = quantize_weights(np.array([[[2.0, -1.0, 0.25, 0.75]]]), np.ones((1, 1, 4), np.bool_))
         >>> trits.tolist(), scale.tolist()
         ([[[1, -1, 0, 1]]], [[[1.0]]])
+        >>> quantize_weights(np.array([[[3.0, -3.0, 0.0, 0.0]]]), np.ones((1, 1, 4), np.bool_))[1].tolist()
+        [[[3.0]]]
     """
     w = x.astype(np.float32)
-    mean = shared_mean(np.abs(w), real, "tensor").astype(np.float32)
+    magnitude = np.abs(w)
     if not np.isfinite(w).all():
-        return np.zeros(w.shape, np.int8), np.full(mean.shape, np.nan)
+        return np.zeros(w.shape, np.int8), np.full((1, 1, 1), np.nan)
+    largest = magnitude.max(keepdims=True, initial=0)
+    if ((magnitude == 0) | (magnitude == largest)).all():
+        return np.sign(w).astype(np.int8), largest.astype(np.float64)
+    mean = shared_mean(magnitude, real, "tensor").astype(np.float32)
     s = np.float32(1) / np.maximum(mean, _FLOOR)
     trits = np.clip(np.rint(w * s), -1, 1).astype(np.int8)
     return trits, (np.float32(1) / s * np.float32(trits.any())).astype(np.float64)

@@ -19,15 +19,16 @@ from lowp.rounding.recipes import scale_request
 from lowp.rounding.request import Request
 from lowp.rounding.schemes import Fields, Scheme
 from lowp.rounding.schemes.scaled_integers import only_nearest
+from lowp.rounding.schemes.structured import SHARED_AXES, present
 
 FLOAT16 = Float(5, 10)
 _NEAREST = scale_request("ties_to_even")
-#: The axes of (rows, blocks, values) that share what is stored once per block, row or tensor.
-_SHARED = {"block": (2,), "row": (1, 2), "tensor": (0, 1, 2)}
 _MU = 255.0
 #: The least scale that MuonQ divides by (quantize.py, quantize_sym).
 _LEAST_MULAW_SCALE = 1e-8
 _ROUNDS = 50
+#: Squared errors are of values over a power of two, or they overflow; a lower one would make a least scale overflow.
+_LEAST_EXPONENT = -256
 
 
 def _finite(blocks: NDArray[Any], fmt: Packed) -> NDArray[np.float64]:
@@ -51,8 +52,9 @@ def _spread(stored: NDArray[Any], per: str) -> NDArray[Any]:
 
 def _encode_choice(blocks: NDArray[Any], fmt: Packed, request: Request) -> Fields:
     x = _finite(blocks, fmt)
-    axes = _SHARED[_per(fmt, "scale")]
+    axes = SHARED_AXES[_per(fmt, "scale")]
     amax = np.abs(x).max(axis=axes, keepdims=True, initial=0)
+    exponents = np.maximum(np.frexp(amax)[1], _LEAST_EXPONENT)
     grids: tuple[Codebook, ...] = fmt.option("grids")
     least = np.full(amax.shape, np.inf)
     selector, scale = np.zeros(amax.shape, np.uint8), np.zeros(amax.shape, np.uint32)
@@ -60,8 +62,8 @@ def _encode_choice(blocks: NDArray[Any], fmt: Packed, request: Request) -> Field
         for clip in fmt.option("clips"):
             scale_codes = _scale_codes(amax * clip / max(grid.max, -grid.min), fmt)
             scales = _scales(scale_codes, fmt)
-            error = (quantize_values(_over(x, scales), grid, request) * scales - x) ** 2
-            better = (total := error.sum(axis=axes, keepdims=True)) < least
+            error = np.ldexp(quantize_values(_over(x, scales), grid, request) * scales - x, -exponents)
+            better = (total := (error**2).sum(axis=axes, keepdims=True)) < least
             least = np.where(better, total, least)
             selector, scale = np.where(better, np.uint8(index), selector), np.where(better, scale_codes, scale)
     ratio = _over(x, _scales(scale, fmt))
@@ -107,7 +109,7 @@ def _encode_mulaw(blocks: NDArray[Any], fmt: Packed, request: Request) -> Fields
     x = np.clip(_finite(blocks, fmt), -1, 1)
     bits = fmt.fields[0].bits
     companded = (np.copysign(np.log1p(_MU * np.abs(x)), x) / math.log1p(_MU)).astype(np.float32)
-    amax = np.abs(companded).max(axis=_SHARED[_per(fmt, "scale")], keepdims=True, initial=0)
+    amax = np.abs(companded).max(axis=SHARED_AXES[_per(fmt, "scale")], keepdims=True, initial=0)
     scale = np.maximum(amax / np.float32((1 << (bits - 1)) - 1), np.float32(_LEAST_MULAW_SCALE))
     integers = encode_values(companded / scale, Integer(bits), request)
     codes = integers if bits == 8 else integers ^ np.uint8(1 << (bits - 1))  # the narrow ones are stored with an offset
@@ -130,18 +132,20 @@ def _decode_mulaw(fields: Fields, fmt: Packed) -> NDArray[np.float32]:
 
 
 def _encode_any4(blocks: NDArray[Any], fmt: Packed, request: Request) -> Fields:
-    """Map each group to 0..15, fit 16 values to each row of them, and round to the nearest."""
+    """Map groups to 0..15, fit 16 values to a row of them, round to the nearest; zeros that fill up do not count."""
     only_nearest(request, fmt)
     x = _finite(blocks, fmt)
-    low = x.min(axis=-1, keepdims=True)
+    real = present(x, request)
+    low = x.min(axis=-1, keepdims=True, where=real, initial=np.inf)
+    high = x.max(axis=-1, keepdims=True, where=real, initial=-np.inf)
     minimum = encode_values(low, FLOAT16, _NEAREST)
-    scale = encode_values((x.max(axis=-1, keepdims=True) - low) / 15, FLOAT16, _NEAREST)
+    scale = encode_values((high - low) / 15, FLOAT16, _NEAREST)
     scales = decode_codes(scale, FLOAT16)
     mapped = _over(x - decode_codes(minimum, FLOAT16), scales)
     codes = np.zeros(x.shape, np.uint8)
     values = np.zeros((len(x), 16), np.uint16)
     for row, numbers in enumerate(mapped):
-        values[row] = encode_values(_fitted_values(numbers.reshape(-1)), FLOAT16, _NEAREST)
+        values[row] = encode_values(_fitted_values(numbers[real[row]]), FLOAT16, _NEAREST)
         codes[row] = _nearest(numbers, decode_codes(values[row], FLOAT16))
     return {"codes": codes, "scale": scale, "minimum": minimum, "values": values}
 

@@ -1,9 +1,10 @@
 """QRazor: significant data razoring of integers, group by group.
 
 A row becomes integers of `base_bits` with one float32 scale, `amax / (2^(base_bits - 1) - 1)` to nearest; integers are
-the exact quotients rounded by the caller's mode. The leading one of the magnitudes' OR is the group's razoring point:
+the exact quotients rounded to nearest even. The leading one of the magnitudes' OR is the group's razoring point:
 `magnitude_bits` bits from there on are kept, rounded half up at the last kept bit, or cut where rounding would need one
-more bit. The group stores by how many bits its integers were shifted; codes are the sign above the kept magnitude.
+more bit. Since that decides the result, other rounding modes are refused. The group stores by how many bits its
+integers were shifted; codes are the sign above the kept magnitude.
 A row with NaN or infinity is all NaN, since its scale is. QRazor has scales per channel of weights and per tensor or
 token of activations; here they are per row along the blocked axis.
 Source: QRazor, arXiv:2501.13331. Read from its abstract and a review: group sizes, the width of the stored shift
@@ -25,6 +26,7 @@ from lowp.rounding.request import Request
 from lowp.rounding.schemes import Fields, Scheme
 from lowp.rounding.schemes.scaled_integers import (
     from_sign_magnitude,
+    only_nearest,
     rounded_integers,
     sign_magnitude,
     stored_scales,
@@ -48,6 +50,7 @@ def razor(integers: NDArray[np.int64], kept: int) -> tuple[NDArray[np.int64], ND
 
 
 def _encode(x: NDArray[Any], fmt: Packed, request: Request) -> Fields:
+    only_nearest(request, fmt)
     top = (1 << (fmt.option("base_bits") - 1)) - 1
     kept: int = fmt.option("magnitude_bits")
     amax = np.abs(x).max(axis=(1, 2), initial=0.0).astype(np.float64)[:, None]

@@ -8,6 +8,7 @@ assumed); values are the exact quotients, rounded by the caller's mode, saturati
 integers leave out, `2^(bits - 1)`, says that the value is the next of the high ones. Formats with a mask store one bit
 per value instead, 1 for high, and low codes for the others only. Scales: high, then low. Low precision of 0 bits is
 zero. A bank with NaN or infinity is all NaN, but for low precision of 0 bits.
+Stored bits that mark another number of high values than the bank has raise RangeError when they are decoded.
 Source: SQ-format, arXiv:2512.05409, algorithms 1 and 2 as others describe them.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp._errors import RangeError
 from lowp.formats.float_format import Float
 from lowp.formats.packed import Packed
 from lowp.formats.tables import decode_codes
@@ -89,6 +91,9 @@ def _decode(fields: Fields, fmt: Packed) -> NDArray[Any]:
     widths = _widths(fmt)
     scales = decode_codes(fields["scales"], _FLOAT16)
     mask = fields["mask"].astype(np.bool_) if "mask" in widths else fields["low"] == 1 << (widths["low"] - 1)
+    count = fmt.fields[0].count
+    if (mask.sum(axis=-1) != count).any():
+        raise RangeError(f"a bank of {fmt.name!r} must mark {count} high values; these bytes mark another number.")
     values = np.zeros(mask.shape)
     if "low" in widths:
         low = from_twos_complement(fields["low"], widths["low"]) * scales[..., 1:]

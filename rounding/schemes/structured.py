@@ -1,4 +1,4 @@
-"""What the schemes of structured formats share: which values are real and which fill up, and how scales are stored."""
+"""What the schemes of structured formats share: which values are real and fill up, means, and how scales are stored."""
 
 from __future__ import annotations
 
@@ -37,8 +37,28 @@ def check_whole(request: Request, fmt: Packed) -> None:
 def shared_mean(x: NDArray[Any], chosen: NDArray[np.bool_], per: str) -> NDArray[np.float64]:
     """Return the mean of the chosen values for each block, row or tensor, 0 where none is chosen; axes are kept."""
     axes = SHARED_AXES[per]
-    total = np.where(chosen, x, 0.0).sum(axis=axes, keepdims=True, dtype=np.float64)
-    return np.asarray(total / np.maximum(chosen.sum(axis=axes, keepdims=True), 1))
+    normal, exponents = normalised(np.where(chosen, x, 0.0), axes)
+    mean = normal.sum(axis=axes, keepdims=True) / np.maximum(chosen.sum(axis=axes, keepdims=True), 1)
+    return np.asarray(np.ldexp(mean, exponents))
+
+
+def normalised(x: NDArray[Any], axes: int | tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return `x` over the power of two above its largest magnitude along `axes`, and the exponent: no sum overflows.
+
+    Example:
+        >>> normal, exponents = normalised(np.array([[3e200, -1e200]]), -1)
+        >>> np.ldexp(normal, exponents).tolist()
+        [[3e+200, -1e+200]]
+    """
+    largest = np.abs(x).max(axis=axes, keepdims=True, initial=0)
+    exponents = np.frexp(np.where(np.isfinite(largest), largest, 0))[1]
+    return np.ldexp(x.astype(np.float64), -exponents), exponents
+
+
+def restored(x: NDArray[np.float64], exponents: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return `x` times powers of two; what overflows is the largest finite number, so that scales saturate."""
+    largest = np.finfo(np.float64).max
+    return np.asarray(np.where(np.isfinite(x), np.clip(np.ldexp(x, exponents), -largest, largest), x))
 
 
 def scale_field(wanted: NDArray[np.float64], fmt: Packed, name: str = "scale") -> tuple[NDArray[Any], NDArray[Any]]:

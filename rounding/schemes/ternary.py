@@ -35,7 +35,7 @@ from lowp.rounding.request import Request
 from lowp.rounding.schemes import Fields, Scheme
 from lowp.rounding.schemes.ggml_steps import half_codes, half_values
 from lowp.rounding.schemes.scaled_integers import only_nearest
-from lowp.rounding.schemes.structured import present, scale_field, scale_values, shared_mean
+from lowp.rounding.schemes.structured import normalised, present, restored, scale_field, scale_values, shared_mean
 
 Float64 = NDArray[np.float64]
 #: Trits in a byte, and the weights of their digits.
@@ -79,6 +79,7 @@ def _trit_table(planes: int) -> Float64:
 def _nearest_sums(w: Float64, scales: Float64, table: Float64) -> NDArray[np.uint8]:
     """Return for each value the row of `table` whose sum with the scales is nearest, the first of equally near ones."""
     levels = scales @ table.T
+    w = np.clip(w, levels.min(axis=-1, keepdims=True), levels.max(axis=-1, keepdims=True))  # far off, distances tie
     rows = np.zeros(w.shape, np.uint8)
     best = np.abs(w - levels[:, :1])
     for row in range(1, len(table)):
@@ -124,7 +125,8 @@ def _encode_planes(x: NDArray[Any], fmt: Packed, request: Request) -> Fields:
     only_nearest(request, fmt)
     planes = fmt.option("planes")
     w, mean, bad = _groups(x, request)
-    wanted = fit_planes(w, mean / 3.0 ** np.arange(planes)) + bad
+    normal, exponents = normalised(w, -1)
+    wanted = restored(fit_planes(normal, np.ldexp(mean, -exponents) / 3.0 ** np.arange(planes)), exponents) + bad
     codes, values = scale_field(wanted.reshape(*x.shape[:-1], planes), fmt, "scales")
     table = _trit_table(planes)
     trits = table[_nearest_sums(w, np.nan_to_num(values.reshape(-1, planes)), table)].astype(np.int8)
@@ -135,7 +137,7 @@ def _encode_twn(x: NDArray[Any], fmt: Packed, request: Request) -> Fields:
     only_nearest(request, fmt)
     w, mean, bad = _groups(x, request)
     kept = np.abs(w) > _TWN_THRESHOLD * mean
-    scale = np.where(kept, np.abs(w), 0.0).sum(axis=-1, keepdims=True) / np.maximum(kept.sum(axis=-1, keepdims=True), 1)
+    scale = shared_mean(np.abs(w).reshape(x.shape), kept.reshape(x.shape), "block").reshape(-1, 1)
     codes, _ = scale_field((scale + bad).reshape(*x.shape[:-1], 1), fmt, "scales")
     return {"trits": _stored_trits((np.sign(w) * kept).astype(np.int8)[:, None], x), "scales": codes}
 

@@ -5,6 +5,8 @@ Every message names the argument, shows what came, and says what is allowed; nam
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -35,6 +37,15 @@ class FileError(Error, OSError):
 
 class PrecisionWarning(UserWarning):
     """Something legal but surprising, such as a result dtype that rounds a second time."""
+
+
+def warn_caller(message: str) -> None:
+    """Issue a PrecisionWarning at the line outside `lowp` that led here."""
+    level = 1  # of the frame that calls warn: this one
+    frame = sys._getframe()  # noqa: SLF001 - the standard way to find a caller
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lowp":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, PrecisionWarning, stacklevel=level)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

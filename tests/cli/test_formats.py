@@ -27,7 +27,7 @@ def test_formats_as_markdown(lowp: Run) -> None:
 
 
 def test_an_unknown_family_is_refused(lowp: Run) -> None:
-    assert_refused(lowp("formats", "--family", "floats"), "family='floats' is not known.", "'float'", "codebook")
+    assert_refused(lowp("formats", "--family", "floots"), "family='floots' is not known.", "'float'", "codebook")
 
 
 def test_show_prints_the_card(lowp: Run) -> None:

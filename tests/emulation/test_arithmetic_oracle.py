@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lowp
+from lowp.emulation.exact_ops import operate
 from lowp.formats import ScalarFormat
 from lowp.rounding.random_bits import word
 from tests.emulation.oracle import OPERATIONS, ask, every_pair
@@ -126,3 +127,12 @@ def test_conversions_and_mixed_operands(source: str, target: str) -> None:
         numbers = [first.meaning(int(c[i])) for c in (a, b)]
         assert converted[i] == ask("convert", fmt, numbers[0])
         assert product[i] == ask("multiply", fmt, *numbers)
+
+
+@pytest.mark.parametrize("name", ["p3109_8p4se", "p3109_8p4sf", "p3109_8p4ue", "p3109_6p2uf"])
+def test_division_by_zero_is_nan_in_p3109(name: str) -> None:
+    """IEEE P3109, interim report 4.0, Divide: its only zero has no sign."""
+    nan = lowp.encode(float("nan"), name).codes.item()
+    x = lowp.array([0.0, 0.5, 2.0], name)
+    assert (x / 0).codes.tolist() == [nan] * 3
+    assert [operate("divide", (v, 0), name) for v in (0, 1, 2)] == [nan] * 3

@@ -15,7 +15,8 @@ from lowp.formats.block import E8M0, SCALE_RECIPES
     ("name", "bits"),
     [
         ("mxfp8_e4m3", 8.25), ("mxfp8_e5m2", 8.25), ("mxfp6_e3m2", 6.25), ("mxfp6_e2m3", 6.25),
-        ("mxfp4", 4.25), ("mxint8", 8.25), ("nvfp4", 4.5), ("nvfp4_torchao", 4.5), ("nvfp4_modelopt", 4.5),
+        ("mxfp4", 4.25), ("mxint8", 8.25),
+        ("mxint6", 6.25), ("mxint4", 4.25), ("nvfp4", 4.5), ("nvfp4_torchao", 4.5), ("nvfp4_modelopt", 4.5),
         ("int8_row", 8.0), ("int8_tensor", 8.0), ("int4_g128", 4.125), ("int4_g128_asym", 4.15625),
         ("int3_g128", 3.125), ("int2_g64", 2.25), ("int4_g32_pow2", 4.25), ("nf4_g64", 4.5),
         ("fp8_tile128", 8 + 32 / 16384), ("mxfp4_modelopt", 4.25),
@@ -84,11 +85,11 @@ def test_the_mx_formats_are_those_of_the_standard() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"element": "mxfp4"}, "element=Block("),
+        ({"element": "mxfp4"}, "element='mxfp4' is a block format"),
         ({"element": "fp5"}, "format='fp5' is not known"),
         ({"element": 4}, "element=4 is not a scalar format or the name of one"),
         ({"element": None}, "element=None is not a scalar format"),
-        ({"element": "fp4", "scale": "mxfp4"}, "is not a scalar format"),
+        ({"element": "fp4", "scale": "mxfp4"}, "scale='mxfp4' is a block format"),
         ({"element": "fp4", "tensor_scale": 1.0}, "tensor_scale=1.0 is not a scalar format"),
         ({"element": "fp4", "size": 0}, "size=0 must be a positive integer, (rows, columns), 'row' or 'tensor'"),
         ({"element": "fp4", "size": -4}, "size=-4 must be a positive integer"),

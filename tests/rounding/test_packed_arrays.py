@@ -1,5 +1,6 @@
 """Every registered packed format on arrays of many shapes: its fields, its bytes, and what it refuses."""
 
+import contextlib
 import math
 import re
 import warnings
@@ -20,7 +21,7 @@ SHAPES = [(5, 37), (1, 1), (3,), (2, 3, 40), (8, 300), (0, 8), (2, 0), (8, 256)]
 #: Schemes, or modules of them, that round by the caller's mode; the others have a rounding of their own.
 FOLLOWING = (
     "bitsandbytes", "codebooks.choice", "codebooks.mulaw", "shared_exponents.microexponents", "shared_exponents.hif4",
-    "razor", "sq", "fouroversix", "lossless",
+    "sq", "fouroversix", "lossless",
 )  # fmt: skip
 #: One of each scheme.
 SAMPLE = list({lowp.parse(name).scheme: name for name in PACKED}.values())  # type: ignore[attr-defined]
@@ -255,3 +256,21 @@ def test_lossless_formats_take_bfloat16_numbers_alone(name: str) -> None:
     assert np.array_equal(lowp.decode(q).view(np.uint16), codes.reshape(256, 256))  # payloads of NaN too
     with pytest.raises(lowp.RangeError, match=r"x holds 0\.1.*, which is no bfloat16 number; round x to bfloat16"):
         lowp.quantize(np.float32([[1.0, 0.1]]), name)
+
+
+@pytest.mark.parametrize("scheme", ["foo.bar", "bitnet.i2s", "bitnet", "", "structured.present", "lossless_kernels.x"])
+def test_rules_that_do_not_exist_are_named(scheme: str) -> None:
+    with pytest.raises(lowp.FormatError, match=re.escape(f"scheme={scheme!r} is not known.")) as caught:
+        lowp.quantize(np.ones(16), Packed(scheme, 16, ()))
+    assert ("Did you mean 'bitnet.i2_s'" in str(caught.value)) == (scheme == "bitnet.i2s")
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_any_bytes_decode_or_raise_an_error_of_the_library(name: str) -> None:
+    shape = (4, 256)
+    size = lowp.encode(numbers(name, shape), name).nbytes
+    data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with contextlib.suppress(lowp.Error):
+            assert lowp.decode(lowp.Encoded.unpack(data, name, shape)).shape == shape

@@ -368,3 +368,13 @@ class TestErrors:
                 lowp.ArgumentTypeError, match=re.escape(f"dtype={dtype!r} is not allowed: a floating-point torch.dtype")
             ):
                 lowp.decode(codes, fmt, dtype=dtype)
+
+
+@pytest.mark.parametrize("verb", ["encode", "quantize"])
+def test_every_bfloat16_code_survives_lossless_coding(verb: str) -> None:
+    """Payloads and signs of NaN too, which a cast from float32 drops."""
+    codes = np.arange(65536, dtype=np.uint16).view(np.int16)
+    x = torch.from_numpy(codes).view(torch.bfloat16)
+    y = lowp.quantize(x, "dfloat11") if verb == "quantize" else lowp.decode(lowp.encode(x, "dfloat11"))
+    assert y.dtype == torch.bfloat16
+    assert np.array_equal(y.view(torch.int16).numpy(), codes)

@@ -7,27 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from lowp._errors import ArgumentError, unknown_name
+from lowp._errors import ArgumentError
 from lowp.cli.output import JsonFlag, print_json, print_table
 from lowp.formats import Format, describe, names, parse
 from lowp.formats.describe import properties
-from lowp.formats.registry import REGISTRY
 from lowp.formats.table import markdown_page, markdown_table, summary_row
 
 
 def formats(
     family: Annotated[
-        str | None, typer.Option(help='Only one family, such as "float", "posit", "codebook" or "block".')
+        str | None, typer.Option(help='Only one family, such as "float", "posit", "block" or "ggml".')
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, the page docs/formats.md.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """List the named formats."""
-    families = list(dict.fromkeys(entry.family for entry in REGISTRY.values()))
-    if family is not None:
-        family = family.lower().replace("_", " ").replace("-", " ")
-        if family not in families:
-            raise ArgumentError(unknown_name("family", family, families))
     if markdown:
         print(markdown_page().rstrip("\n") if family is None else markdown_table(family))
         return

@@ -31,7 +31,13 @@ def vectors(
     count: Annotated[int | None, typer.Option(help="How many cases.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the drawn cases.")] = 0,
     rounding: Annotated[str, typer.Option(help="Mode, such as ties_to_away, toward_zero.")] = "ties_to_even",
-    overflow: Annotated[str, typer.Option(help="Mode, such as saturate, wrap.")] = "infinity_or_nan",
+    overflow: Annotated[
+        str,
+        typer.Option(
+            help="Mode; the default is that of IEEE 754. lowp.encode and lowp.quantize default to saturate: "
+            "give saturate to match them. Others: wrap, ..."
+        ),
+    ] = "infinity_or_nan",
     random_bits: Annotated[int | None, typer.Option(help="Random bits of a stochastic mode; default 32.")] = None,
     length: Annotated[int | None, typer.Option(help="Numbers in a dot product or a block.")] = None,
     accumulator: Annotated[str | None, typer.Option(help='Of dot: a format, or "exact" ("quire").')] = None,

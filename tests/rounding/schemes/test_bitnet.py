@@ -35,7 +35,7 @@ def test_i2_s_of_four_rows() -> None:
 
 
 def test_i2_s_ends_in_32_bytes_with_the_scale() -> None:
-    x = ternary((2, 128)) * 4
+    x = np.random.default_rng(2).standard_normal((2, 128)).astype(np.float32)
     data = lowp.encode(x, "bitnet_i2_s").pack()
     assert data.size == 64 + 32
     mean = np.abs(x).mean(dtype=np.float64).astype(np.float32)
@@ -116,6 +116,26 @@ def test_packings_hold_the_same_values(name: str) -> None:
     s = np.float32(1) / np.abs(x).mean(dtype=np.float64).astype(np.float32)
     expected = np.clip(np.rint(x * s), -1, 1) * (np.float32(1) / s)
     assert np.array_equal(lowp.quantize(x, name), expected)
+
+
+TILED = ("bitnet_i2_s_rows4", "bitnet_tl1_64x16_bm32", "bitnet_tl2_64x48")
+ALL = ("bitnet_i2_s", "bitnet_i2_s_arm", "bitnet_tl1", "bitnet_tl2", *TILED)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("scale", [1e-30, 3e-7, 0.37, 5.0])
+def test_ternary_weights_come_back(name: str, scale: float) -> None:
+    """BitNet, `quantize_i2_s`: the weights are ternary, and their largest magnitude is the scale."""
+    x = ternary((64, 48)) * np.float32(scale)
+    assert np.array_equal(lowp.quantize(x, name), x)
+    assert lowp.encode(x, name).fields["scale"].view(np.float32).item() == np.float32(scale)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_second_pass_changes_nothing(name: str, dtype: str) -> None:
+    once = lowp.quantize(np.random.default_rng(1).standard_normal((64, 48)).astype(dtype), name)
+    assert np.array_equal(lowp.quantize(once, name), once)
 
 
 def test_a_small_mean_is_raised() -> None:

@@ -125,6 +125,22 @@ def test_ant_clips_where_that_helps() -> None:
     assert quantized[-1] < 8
 
 
+@pytest.mark.parametrize("name", ["bitmod_fp3", "bitmod_fp4", "ant4", "ant4_row"])
+@pytest.mark.parametrize("size", [1e150, 1e160, 1e307])
+def test_numbers_whose_squares_overflow_clip(name: str, size: float) -> None:
+    x = np.random.default_rng(1).uniform(0.5, 1, (2, 128)) * [[1], [-1]] * size
+    got = lowp.quantize(x, name)
+    assert np.isfinite(got).all()
+    assert np.array_equal(np.sign(got), np.sign(x))
+    assert np.array_equal(got, lowp.quantize(np.sign(x) * 1e100, name))
+
+
+def test_ant_chooses_by_error_where_squares_vanish() -> None:
+    """Float32 scales go down to 1e-45; squares of float64 numbers vanish there no more than around 1."""
+    x = np.random.default_rng(1).standard_normal(256)
+    assert np.array_equal(lowp.quantize(x * 2.0**-100, "ant4"), lowp.quantize(x, "ant4") * 2.0**-100)
+
+
 # any4
 
 
@@ -153,6 +169,12 @@ def test_any4_gives_each_row_its_own_values() -> None:
     encoded = lowp.encode(x, "any4")
     assert encoded.nbytes == x.size // 2 + 8 * 4 + 2 * 32
     assert error(NORMAL[:16], "any4") < error(NORMAL[:16], "nf4_g128")
+
+
+def test_any4_does_not_fit_filling_zeros() -> None:
+    """A short group is fitted as a full one of its size; far from zero, zeros would widen its range."""
+    x = np.random.default_rng(0).standard_normal((3, 40)) + 9
+    assert np.array_equal(lowp.quantize(x, "any4_g128"), lowp.quantize(x, "any4_g40"))
 
 
 # All of them

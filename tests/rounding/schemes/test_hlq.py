@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lowp import FormatError
+from lowp import FormatError, PrecisionWarning
 from lowp.formats import Packed, parse
 from lowp.rounding import decode, encode, quantize
 from tests.rounding.schemes.scaled import check_round_trip, gauss, relative_error, stored_bits
@@ -71,6 +71,23 @@ def test_values_fields_and_bytes_agree(dtype: str) -> None:
     for name in ("hlq2_g64", "hlq3_g128", "hlq1_g16"):
         check_round_trip(x, name)
         check_round_trip(x, name, axis=0)
+
+
+def test_filling_zeros_do_not_count() -> None:
+    """Values far from zero on a grid that float16 holds come back from a short group as from a full one."""
+    w = np.tile([100.0, 100.75, 102.0, 102.75], 9)
+    assert np.array_equal(quantize(w, "hlq2_g64"), w)
+    x = gauss(40, 6) + 7
+    assert np.array_equal(quantize(x, "hlq2_g64"), quantize(x, "hlq2_g40"))
+
+
+@pytest.mark.parametrize("size", [1e20, 1e200, 1e308])
+def test_values_beyond_float16_clip(size: float) -> None:
+    x = np.tile([size, -size, size, size], 16)
+    with pytest.warns(PrecisionWarning, match="its values clip"):
+        got = quantize(x, "hlq2_g64")
+    assert np.array_equal(np.sign(got), np.sign(x))
+    assert np.abs(got).min() >= 65504
 
 
 def test_constant_groups_zeros_and_nan() -> None:

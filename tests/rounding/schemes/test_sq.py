@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lowp import FormatError
+from lowp import FormatError, RangeError
 from lowp.formats import Packed, parse
-from lowp.rounding import decode, encode, quantize
+from lowp.rounding import Encoded, decode, encode, quantize
 from tests.rounding.schemes.scaled import (
     ROUND,
     blocks_of,
@@ -137,3 +137,14 @@ def test_names() -> None:
     for name in ("sq_b10_s75_h8_l4", "sq_b4_s0_h8_l4", "sq_b4_s5_h4_l4", "sq_b4_s5_h17_l4", "sq_b4_s5_h8_l1"):
         with pytest.raises(FormatError):
             parse(name)
+
+
+@pytest.mark.parametrize("name", ["sq_b64_s75_h8_l4", "sq_b64_s75_h8_l4_mask"])
+def test_bytes_that_mark_another_number_of_high_values_are_refused(name: str) -> None:
+    try:
+        size = encode(np.ones(128), name).nbytes
+    except FormatError:
+        pytest.skip("no such variant")
+    data = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
+    with pytest.raises(RangeError, match=f"{name}.*must mark 16 high values"):
+        decode(Encoded.unpack(data, name, (128,)))

@@ -72,6 +72,21 @@ def test_published_errors_of_trit_planes(normal: np.ndarray) -> None:
     assert error(normal, "ptqtp2_g128") == pytest.approx(2.89e-2, rel=0.03)
 
 
+@pytest.mark.parametrize("name", ["ptqtp1_g128", "ptqtp2_g128", "twn_g128", "sherry_g128"])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e20, "float32"), (1e30, "float64"), (1e200, "float64"), (1e308, "float64")]
+)
+def test_values_beyond_the_scales_clip(name: str, size: float, dtype: str) -> None:
+    """As at 1e10, whose squares and sums are small: the pattern of signs is the same, the scale the largest float16."""
+    x = np.where(np.arange(256) % 4 == 3, 0, np.where(np.arange(256) % 3, size, -size)).astype(dtype)
+    with pytest.warns(lowp.PrecisionWarning, match="its values clip"):
+        got = lowp.quantize(x, name)
+    with pytest.warns(lowp.PrecisionWarning, match="its values clip"):
+        assert np.array_equal(got, lowp.quantize(np.sign(x) * 1e10, name))
+    assert np.array_equal(np.sign(got), np.sign(x))
+    assert np.abs(got).max() >= 65504
+
+
 def test_published_errors_of_three_levels(normal: np.ndarray) -> None:
     """The best three levels for a normal distribution err by 0.19017 (Quartet, arXiv:2505.14669, and Lloyd-Max)."""
     whole = normal.reshape(1, -1)
