@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -134,4 +135,4 @@ def _matrices(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
         raise ArgumentError(
             f"dot needs vectors or matrices whose inner lengths agree, not shapes {a.shape} and {b.shape}."
         )
-    return np.atleast_2d(a), b.reshape(len(b), -1)
+    return np.atleast_2d(a), b.reshape(len(b), math.prod(b.shape[1:]))

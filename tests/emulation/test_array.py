@@ -344,3 +344,10 @@ def test_large_arrays_are_computed_in_parts_with_the_same_result() -> None:
             product = Fraction(float(a[i])) * Fraction(float(b[i]))
             mode = how.get("rounding", "ties_to_even")
             assert whole[i] == lowp.exact.encode(product, name, str(mode), "infinity_or_nan", **exact)
+
+
+@pytest.mark.parametrize("accumulator", ["quire", None])
+def test_a_dot_product_of_nothing_is_zero(accumulator: str | None) -> None:
+    empty, wide = lowp.array(np.zeros((2, 0)), "posit16"), lowp.array(np.zeros((0, 3)), "posit16")
+    assert lowp.dot(empty[0], wide[:, 0], accumulator=accumulator).item() == 0
+    assert lowp.dot(empty, wide, accumulator=accumulator).codes.tolist() == [[0] * 3] * 2
