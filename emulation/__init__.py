@@ -2,19 +2,28 @@
 
 from lowp.emulation.arithmetic import add, divide, dot, fma, fmod, maximum, minimum, multiply, remainder, sqrt, subtract
 from lowp.emulation.array import array
+from lowp.emulation.casts import Cast
 from lowp.emulation.elementary import cos, exp, exp2, log, log2, power, sin, tanh
+from lowp.emulation.every_operation import every_operation
 from lowp.emulation.faults import flip_bits
 from lowp.emulation.gauss import GaussTable
 from lowp.emulation.neighbours import classify, next_down, next_up, total_order, ulp
+from lowp.emulation.recipe import Recipe, Rule
+from lowp.emulation.report import Report
 
 __all__ = [
+    "Cast",
     "GaussTable",
+    "Recipe",
+    "Report",
+    "Rule",
     "add",
     "array",
     "classify",
     "cos",
     "divide",
     "dot",
+    "every_operation",
     "exp",
     "exp2",
     "flip_bits",

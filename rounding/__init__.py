@@ -2,6 +2,8 @@
 
 from lowp.rounding import exact
 from lowp.rounding.encoded import Encoded
+from lowp.rounding.hadamard import hadamard
+from lowp.rounding.shard import Shard
 from lowp.rounding.verbs import decode, encode, quantize
 
-__all__ = ["Encoded", "decode", "encode", "exact", "quantize"]
+__all__ = ["Encoded", "Shard", "decode", "encode", "exact", "hadamard", "quantize"]

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.rounding._threads import split
+
+#: Numbers from which a compiled pass pays for loading Numba.
+_COMPILED_FROM = 1 << 10
 _SPLIT = float(2**27 + 1)
 
 
@@ -46,6 +50,10 @@ def subtract(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 def multiply(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return `a * b` rounded to odd; factors with exponents within +-450."""
+    if a.shape == b.shape and a.size >= _COMPILED_FROM:
+        from lowp.rounding import _exact_kernels
+
+        return _compiled(_exact_kernels.multiply, a, b)
     with np.errstate(invalid="ignore", over="ignore"):
         product = np.asarray(a * b, dtype=np.float64)
         error = product_error(a, b, product)
@@ -57,6 +65,10 @@ def divide(x: NDArray[Any], s: NDArray[Any]) -> NDArray[Any]:
 
     Zero divided by anything is zero of its sign; a zero or NaN scale gives NaN for the caller to replace.
     """
+    if x.shape == s.shape and x.size >= _COMPILED_FROM:
+        from lowp.rounding import _exact_kernels
+
+        return _compiled(_exact_kernels.divide, x, s)
     x64, s64 = np.asarray(x, np.float64), np.asarray(s, np.float64)
     x_part, x_exponent = np.frexp(x64)
     s_part, s_exponent = np.frexp(s64)
@@ -68,3 +80,11 @@ def divide(x: NDArray[Any], s: NDArray[Any]) -> NDArray[Any]:
         result = np.ldexp(odd, x_exponent - s_exponent)
     lost = (result == 0) & (x64 != 0) & np.isfinite(quotient)
     return np.where(lost, np.copysign(5e-324, x64), result)
+
+
+def _compiled(kernel: Any, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """Run a kernel over the numbers of two arrays of one shape."""
+    out = np.empty(a.shape, np.float64)
+    first, second, sink = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), out.reshape(-1)
+    split(a.size, lambda i, j: kernel(first[i:j], second[i:j], sink[i:j]))
+    return out

@@ -1,4 +1,4 @@
-"""The common block cases in one or two passes: float32, blocks that lie in a row, nearest even, saturating."""
+"""The common block cases of float32 in a pass or two over memory; codebooks and zero points to nearest even alone."""
 
 from __future__ import annotations
 
@@ -7,58 +7,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp.formats.block import E8M0, Block
-from lowp.formats.float_format import Float
-from lowp.formats.integer import Fixed, Integer
+from lowp.formats.block import Block
 from lowp.rounding._layout import make_layout
+from lowp.rounding._narrow import NARROWED, narrow_products
 from lowp.rounding._threads import split
-from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of
+from lowp.rounding._tiles import quantize_tiled
+from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales
 from lowp.rounding.request import Request
 
-_NO_ROUND_UP = 1 << 30
 #: Recipes whose elements are a quotient or a float32 product, and whose values are `element * scale * tensor_scale`.
 _SERVED = ("floor", "ceil", "even", "rceil", "round", "absmean", "nvfp4_te", "nvfp4_torchao")
 
 
-def _scale_rule(fmt: Block) -> tuple[int, int] | None:
-    """Return (mantissa from which the exponent goes up by one, bits added before), or None if there is no such rule."""
-    if fmt.recipe == "floor":
-        return _NO_ROUND_UP, 0
-    if fmt.recipe == "ceil":
-        return 1, 0
-    if fmt.recipe == "even":
-        return _NO_ROUND_UP, 1 << (22 - element_precision(fmt.element))
-    if fmt.recipe == "rceil":  # amax > max * 2^k exactly when its mantissa exceeds that of max
-        fraction = np.float32(fmt.element.max).view(np.int32) & 0x7FFFFF
-        return int(fraction) + 1, 0
-    return None
-
-
 def try_fast(
-    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
+    x: NDArray[Any],
+    fmt: Block,
+    request: Request,
+    axis: Any,
+    target: NDArray[Any] | None,
+    start: int = 0,
+    pitch: int | None = None,
+    dtype: str = "float32",
 ) -> NDArray[Any] | None:
-    """Return the quantized array, or None where the case is not the common one."""
+    """Return the quantized array in float32, or None where the case is not a common one.
+
+    `x` is C-contiguous; `dtype` names the dtype to whose values products are rounded: float32, float16 or bfloat16.
+    Where `x` is a piece of a larger array, `start` is the position of its first element there, and `pitch` the distance
+    from one row of its last axis to the next (default: its length, so that positions follow on).
+    """
+    if x.dtype != np.float32 or x.ndim == 0 or x.size == 0 or dtype not in NARROWED:
+        return None
+    out = target if target is not None and target.dtype == np.float32 and target.flags.c_contiguous else None
+    result = quantize_tiled(x, out, fmt, request, axis, start, pitch, dtype)
+    if result is not None or request.mode.variant:
+        return result
     inner = type(axis) is int and -x.ndim <= axis < x.ndim - 1 and axis != -1
     if inner and (isinstance(fmt.size, int) or fmt.size == "row"):  # two copies cost less than the general path
         moved = np.ascontiguousarray(np.moveaxis(x, axis, -1))
-        result = try_fast(moved, fmt, request, -1, None)
+        result = _consecutive(moved, fmt, request, -1, None, dtype)
         return None if result is None else np.ascontiguousarray(np.moveaxis(result, -1, axis))
-    result = _power_of_two(x, fmt, request, axis, target)
-    return result if result is not None else _float_scales(x, fmt, request, axis, target)
-
-
-def _destination(x: NDArray[Any], target: NDArray[Any] | None) -> NDArray[Any]:
-    usable = target is not None and target.dtype == np.float32 and target.flags.c_contiguous
-    return target if usable and target is not None else np.empty_like(x)
+    return _consecutive(x, fmt, request, axis, out, dtype)
 
 
 @np.errstate(all="ignore")
-def _float_scales(
-    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
+def _consecutive(
+    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None, dtype: str
 ) -> NDArray[Any] | None:
     """Finite float32 in consecutive blocks, any scale: one pass for the extremes, one for the elements."""
-    if x.dtype != np.float32 or x.ndim == 0 or x.size == 0:
-        return None
     from lowp.rounding._scaled_kernels import run, serves
 
     layout = make_layout(x.shape, fmt, axis)
@@ -77,8 +72,9 @@ def _float_scales(
     if fmt.recipe in FLOAT32_DECODING:
         units = units.astype(np.float32).astype(np.float64)
     zeros = np.zeros(1) if scales.zero_points is None else scales.zero_points.reshape(-1)
-    result = _destination(x, target)
-    source, sink, flat_steps, flat_units = x.reshape(-1), result.reshape(-1), steps.reshape(-1), units.reshape(-1)
+    result = np.empty_like(x) if target is None else target
+    products = result if dtype == "float32" else np.empty(x.shape)
+    source, sink, flat_steps, flat_units = x.reshape(-1), products.reshape(-1), steps.reshape(-1), units.reshape(-1)
 
     def part(a: int, b: int) -> None:
         blocks = slice(a // size, -(-b // size))
@@ -87,39 +83,6 @@ def _float_scales(
         run(source[a:b], sink[a:b], fmt, request.mode, flat_steps[blocks], flat_units[blocks], zero, size, multiplies)
 
     split(x.size, part, unit=size)
-    return result
-
-
-def _power_of_two(
-    x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None
-) -> NDArray[Any] | None:
-    """Power-of-two scales along the last axis: everything in one pass."""
-    rule = _scale_rule(fmt)
-    element = fmt.element
-    last = axis in (-1, x.ndim - 1) and isinstance(axis, int) and not isinstance(axis, bool)
-    if rule is None or x.dtype != np.float32 or not last or x.ndim == 0 or x.size == 0 or not isinstance(fmt.size, int):
-        return None
-    if (
-        fmt.scale != E8M0
-        or fmt.tensor_scale
-        or fmt.zero_point
-        or fmt.nonfinite != "nan_block"
-        or x.shape[-1] % fmt.size
-    ):
-        return None
-    if request.overflow != "saturate" or not isinstance(element, Float | Integer | Fixed) or not element.signed:
-        return None
-    from lowp.rounding._fast_kernels import applies, fast_plan, quantize_power_of_two_blocks
-
-    if not applies(element, request.mode) or exponent_of(element.max) > 20:
-        return None
-    plan = fast_plan(element, request.mode, request.overflow)
-    result = _destination(x, target)
-    source, sink = x.reshape(-1), result.reshape(-1)
-    size, emax = fmt.size, exponent_of(element.max)
-
-    def part(a: int, b: int) -> None:
-        quantize_power_of_two_blocks(source[a:b], sink[a:b], plan.integers, plan.floats, size, emax, *rule)
-
-    split(x.size, part, unit=size)
+    if products is not result:
+        narrow_products(products, result, fmt, dtype)
     return result

@@ -129,10 +129,9 @@ def choose(x: NDArray[Any], layout: Layout, fmt: Block, request: Request) -> Sca
 def _static(x: NDArray[Any], layout: Layout, fmt: Block, request: Request) -> Scales:
     """static_6 and static_4, also for NVINT4, NVFP6 and MXFP4."""
     block_amax = layout.amax(float32(x))
-    element_max = 4.0 if fmt.recipe == "fouroversix_4" else fmt.element.max
+    span = span_of(fmt)
     if fmt.scale == E8M0:
-        return _powers_of_two(block_amax, element_max, layout)
-    span = Span(element_max, fmt.scale.max, _adjustment(fmt))
+        return _powers_of_two(block_amax, span.element, layout)
     amax = _tensor_amax(block_amax, span, fmt)
     chosen = scale_blocks(block_amax, amax, span, fmt.scale)
 
@@ -147,9 +146,9 @@ def _adaptive(x: NDArray[Any], layout: Layout, fmt: Block, request: Request) -> 
     warn_if_biased(request, fmt.name)
     x = float32(x)
     block_amax = layout.amax(x)
-    span = Span(fmt.element.max, ADAPTIVE_SCALE_MAX, _adjustment(fmt))
+    span = span_of(fmt)
     amax = _tensor_amax(block_amax, span, fmt)
-    rule = fmt.recipe.removeprefix("fouroversix_").removesuffix("_unbiased")
+    rule = error_rule(fmt)
     six = scale_blocks(block_amax, amax, span, fmt.scale)
     four = scale_blocks(block_amax, amax, span, fmt.scale, _FOUR)
 
@@ -174,16 +173,29 @@ def _adaptive(x: NDArray[Any], layout: Layout, fmt: Block, request: Request) -> 
     return Scales(codes, decode_codes(codes, fmt.scale), scaled, _tensor_scale(amax, span, fmt))
 
 
+def span_of(fmt: Block) -> Span:
+    """Return the span of a recipe (an adaptive one: of its "6" scales)."""
+    if fmt.recipe in ADAPTIVE_RECIPES:
+        return Span(fmt.element.max, ADAPTIVE_SCALE_MAX, _adjustment(fmt))
+    return Span(4.0 if fmt.recipe == "fouroversix_4" else fmt.element.max, fmt.scale.max, _adjustment(fmt))
+
+
 def _adjustment(fmt: Block) -> float:
     return _UNBIASED if fmt.recipe.endswith("_unbiased") else 1.0
 
 
+def error_rule(fmt: Block) -> str:
+    """Return what an adaptive recipe minimizes: "mse", "mae" or "abs_max"."""
+    return fmt.recipe.removeprefix("fouroversix_").removesuffix("_unbiased")
+
+
 def _tensor_amax(block_amax: Float32, span: Span, fmt: Block) -> np.float32:
-    """The largest magnitude; without a tensor scale the number that makes it 1."""
+    """Return the largest magnitude; without a tensor scale the number that makes it 1."""
     return np.float32(np.max(block_amax, initial=np.float32(0))) if fmt.tensor_scale else span.whole
 
 
 def _tensor_scale(amax: np.float32, span: Span, fmt: Block) -> float | None:
+    """Return the tensor's scale, or None where the format has none."""
     return float(amax / span.whole) if fmt.tensor_scale else None
 
 

@@ -52,7 +52,7 @@ def nvfp4_te(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     x = float32(x)
     element_max, scale_max = np.float32(fmt.element.max), np.float32(fmt.scale.max)
     magnitude = np.where(np.isnan(x), np.float32(0), np.abs(x))
-    encode = _te_encode_scale(magnitude, scale_max * element_max) if fmt.tensor_scale else np.float32(1)
+    encode = te_encode_scale(magnitude, scale_max * element_max) if fmt.tensor_scale else np.float32(1)
     tensor = np.float32(1) / encode
     amax = layout.reduce(magnitude, np.max)
     wanted = np.minimum(amax * (encode * (np.float32(1) / element_max)), _FLOAT32_MAX)
@@ -67,7 +67,7 @@ def nvfp4_te(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     return Scales(codes, values, scaled, tensor_scale, own_nan_codes=True, multiplier=inverse)
 
 
-def _te_encode_scale(magnitude: Float32, span: np.float32) -> np.float32:
+def te_encode_scale(magnitude: Float32, span: np.float32) -> np.float32:
     amax = np.max(magnitude, initial=np.float32(0))
     encode = np.minimum(span / amax, _FLOAT32_MAX)
     return np.float32(1) if amax == 0 or encode == 0 else encode

@@ -11,24 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding._random_kernels import _word
+from lowp.rounding._stochastic_kernels import chunk_plan, quantize_chunks
+
 _compile = njit(nogil=True, cache=True)
 _inline = njit(nogil=True, cache=True, inline="always")
-
-
-@_inline
-def _mix(h: Any) -> Any:
-    h = np.uint32(h ^ np.uint32(h >> np.uint32(16)))
-    h = np.uint32(h * np.uint32(0x7FEB352D))
-    h = np.uint32(h ^ np.uint32(h >> np.uint32(15)))
-    h = np.uint32(h * np.uint32(0x846CA68B))
-    return np.uint32(h ^ np.uint32(h >> np.uint32(16)))
-
-
-@_inline
-def _word(position: int, key0: int, key1: int) -> Any:
-    low = np.uint32(position & 0xFFFFFFFF)
-    high = np.uint32((position >> 32) + key1)
-    return np.int64(_mix(np.uint32(_mix(np.uint32(low ^ np.uint32(key0))) ^ high)))
 
 
 @_inline
@@ -77,9 +64,19 @@ def _round(mag: int, negative: int, word: int, p: Any) -> Any:
     return (p.quantum_bits if away else np.int64(0)), away
 
 
-@_compile
 def quantize_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
     """Round the float bits `x` (int32 or int64 view) into `out`; NaN passes through."""
+    plain = chunk_plan(p)
+    if plain is None:
+        quantize_any_bits(x, out, p, infinite, mask, start, key0, key1)
+        return
+    floats = np.float32 if x.dtype == np.int32 else np.float64
+    quantize_chunks(x.view(floats), out.view(floats), *plain, start, key0, key1)
+
+
+@_compile
+def quantize_any_bits(x: Any, out: Any, p: Any, infinite: int, mask: int, start: int, key0: int, key1: int) -> None:
+    """As `quantize_bits`, for every plan: the algorithm that the quick kernels agree with."""
     random = p.variant != 0
     for i in range(x.size):
         b = np.int64(x[i])

@@ -29,11 +29,19 @@ def quest(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:
     """QuEST and the forward pass of Quartet: a multiple of each block's standard deviation; large elements clip."""
     wide = x.astype(np.float64)
     count = layout.reduce(np.ones_like(wide), np.sum)
-    mean = layout.reduce(wide, np.sum) / count
-    variance = layout.reduce(wide * wide, np.sum) / count - mean * mean
+    codes = quest_codes(layout.reduce(wide, np.sum), layout.reduce(wide * wide, np.sum), count, fmt)
+    return divided(codes, layout, fmt)
+
+
+def quest_codes(
+    sums: NDArray[np.float64], squares: NDArray[np.float64], count: NDArray[np.float64], fmt: Block
+) -> NDArray[Any]:
+    """Return the scale codes of blocks of `count` numbers, given their sums and those of their squares."""
+    mean = sums / count
+    variance = squares / count - mean * mean
     wanted = GAUSSIAN_SCALE * np.sqrt(np.maximum(variance, 0)) + _QUEST_FLOOR
     mode = "toward_negative" if getattr(fmt.scale, "mantissa_bits", 1) == 0 else "ties_to_even"
-    return divided(rounded_scales(wanted, fmt, mode), layout, fmt)
+    return rounded_scales(wanted, fmt, mode)
 
 
 def three_quarters(x: NDArray[Any], layout: Layout, fmt: Block) -> Scales:

@@ -95,7 +95,7 @@ def quantize_divided(
         factor = np.float32(s)
         if (s == 0) & (not multiplies):
             for j in range(block.size):
-                target[j] = np.float32(np.nan) if block[j] != block[j] else np.float32(0)
+                target[j] = np.nan if block[j] != block[j] else 0.0
             continue
         for j in range(block.size):
             v = np.float64(np.float32(block[j] * factor)) if multiplies else np.float64(block[j]) / s
@@ -107,7 +107,7 @@ def quantize_divided(
             value = (
                 (min(max(signed + zero, bottom), top) - zero) * unit if offset else min(max(signed, bottom), top) * unit
             )
-            target[j] = np.float32(np.nan) if v != v else np.float32(value)
+            target[j] = np.nan if v != v else value  # rounded to the dtype of `out`
 
 
 @_compile
@@ -122,7 +122,7 @@ def quantize_by_cuts(x: Any, out: Any, scales: Any, units: Any, size: Any, cuts:
             for k in range(cuts.size):
                 index += np.int64(cuts[k] <= v)
             bad = (v != v) | (block[j] != block[j])
-            target[j] = np.float32(np.nan) if bad else np.float32(values[index] * unit)
+            target[j] = np.nan if bad else values[index] * unit  # rounded to the dtype of `out`
 
 
 def run(

@@ -21,13 +21,16 @@ def thread_count() -> int:
 def split(size: int, work: Callable[[int, int], None], unit: int = 1) -> None:
     """Call `work(start, stop)` on consecutive parts of `range(size)`, cut at multiples of `unit`.
 
-    The pool lives for one call: 0.1 ms against the milliseconds that such an array takes, and safe after a fork.
+    The calling thread takes the first part. The pool lives for one call: some 0.05 ms against the milliseconds that
+    such an array takes, and safe after a fork.
     """
-    threads = thread_count()
-    if size < SERIAL_BELOW or threads == 1:
+    threads = 1 if size < SERIAL_BELOW else thread_count()
+    if threads == 1:
         work(0, size)
         return
     step = -(-size // (threads * unit)) * unit
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, i, min(i + step, size)) for i in range(0, size, step)]:
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work, i, min(i + step, size)) for i in range(step, size, step)]
+        work(0, min(step, size))
+        for done in others:
             done.result()

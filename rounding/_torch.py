@@ -1,35 +1,31 @@
-"""The verbs on torch tensors: CPU memory is shared with the NumPy kernels, other devices copy there and back."""
+"""The verbs on torch tensors."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
-from lowp.formats.block import Block
-from lowp.formats.codebook import Codebook
-from lowp.formats.logarithms import is_logarithmic
+from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
-from lowp.formats.spec import Format, ScalarFormat
-from lowp.formats.tables import decode_codes, scalar_format
-from lowp.rounding._arrays import as_source, no_room
-from lowp.rounding._blocks import decode_blocks, encode_blocks, quantize_blocks, representable_range
-from lowp.rounding._fast_blocks import try_fast
-from lowp.rounding._packed import decode_packed, encode_packed, quantize_packed
-from lowp.rounding._scalar import encode_values, quantize_values
-from lowp.rounding.encoded import Encoded, as_numpy
-from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, make_request, without_nan
-from lowp.rounding.verbs import check_axis, check_request
+from lowp.formats.spec import Format
+from lowp.formats.tables import scalar_format
+from lowp.rounding import _torch_ops
+from lowp.rounding._format_keys import key_of
+from lowp.rounding._pieces import check_amax_suffices, depends_on_whole
+from lowp.rounding._torch_calls import Call, axis_list, flat, how, signed_seed
+from lowp.rounding._torch_codes import decode_parts, encode_parts, encoded_from_parts
+from lowp.rounding._torch_distributed import all_amax, check_local, is_distributed, quantize_distributed, reduced_amax
+from lowp.rounding._torch_gradients import differentiable, evaluate, is_plain
+from lowp.rounding._torch_plain import numbers, quantize_plain
+from lowp.rounding.encoded import Encoded
+from lowp.rounding.gradients import gradient_rule
+from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, check_format
+from lowp.rounding.shard import Shard
+from lowp.rounding.verbs import check_request
 
-GRADIENTS = {
-    "straight_through": "the gradient passes unchanged",
-    "clipped": "the gradient passes where the value lies in the format's range and is zero elsewhere",
-    "none": "no gradient: the result is detached",
-}
+__all__ = ["decode_encoded", "decode_tensor", "encode_tensor", "quantize_plain", "quantize_tensor"]
 
 
 def quantize_tensor(
@@ -44,48 +40,76 @@ def quantize_tensor(
     saturation_bits: int = 0,
     nan: str | None = None,
     gradient: str = "straight_through",
+    shard: Shard | None = None,
+    group: Any = None,
 ) -> torch.Tensor:
     """Round a tensor; see `lowp.torch.quantize`."""
-    if gradient not in GRADIENTS:
-        raise ArgumentError(unknown_name("gradient", gradient, GRADIENTS))
-    resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
-    values = _values(x)
-    check_request(values, resolved, request)
-    check_axis(axis, x.ndim, resolved)
-    if isinstance(resolved, Block | Packed):
-        values = without_nan(_floats(values), resolved, nan)
-    if out is not None:
-        return _into(out, _rounded(x, values, resolved, request, axis), x)
-    if gradient == "none" or not (x.requires_grad and torch.is_grad_enabled()):
-        return _rounded(x, values, resolved, request, axis)
-    result: torch.Tensor = _Quantize.apply(x, values, resolved, request, axis, gradient == "clipped")  # type: ignore[no-untyped-call]
-    return result
+    if torch.compiler.is_compiling():
+        arguments = (rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
+        return _traced(x, fmt, arguments, out, gradient, shard, group)
+    if gradient != "straight_through":
+        gradient_rule(gradient)
+    request = how(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
+    call = Call(parse(fmt), request, axis, shard, seed)
+    if is_distributed(x):
+        return _of_distributed(x, call, gradient, out, shard, group)  # type: ignore[no-any-return]
+    _check(x, call)
+    amax = None if group is None else reduced_amax(x, call.fmt, axis, [group])
+    if out is None:
+        return differentiable(x, call, gradient, amax)
+    _check_out(out, x)
+    with torch.no_grad():
+        if is_plain(x) and is_plain(out):
+            return quantize_plain(x, call.fmt, request, axis, out, shard, amax)
+        return out.copy_(evaluate(x, call, amax))
 
 
-class _Quantize(torch.autograd.Function):
-    """Rounding with a straight-through gradient, optionally clipped to the representable range."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: Any, clip: bool
-    ) -> torch.Tensor:
-        ctx.save_for_backward(_inside(x, values, fmt, axis) if clip else None)
-        return _rounded(x, values, fmt, request, axis)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        (gradient,) = gradients
-        passed = gradient if inside is None else torch.where(inside, gradient, 0)
-        return (passed, None, None, None, None, None)
+def _of_distributed(x: Any, call: Call, gradient: str, out: Any, shard: Any, group: Any) -> Any:
+    if out is not None or shard is not None or group is not None:
+        raise ArgumentError("x is a DTensor, which knows its shards and its group; leave out, shard and group out.")
+    check_format(call.fmt, call.request)
+    return quantize_distributed(x, call, gradient)
 
 
-def _values(x: torch.Tensor) -> Any:
-    """Return the numbers of a tensor as a contiguous NumPy array, exactly; CPU float32 and float64 share memory.
+@torch.compiler.assume_constant_result
+def _key(fmt: str | Format) -> str:
+    from lowp.rounding._torch_compile import graph_key
 
-    Integers keep their dtype; other floats come as float32.
-    """
+    return graph_key(key_of(parse(fmt)))
+
+
+@torch.compiler.assume_constant_result
+def _scalar_key(fmt: str | Format) -> str:
+    from lowp.rounding._torch_compile import graph_key
+
+    return graph_key(key_of(scalar_format(fmt, "decode")))
+
+
+@torch.compiler.assume_constant_result
+def _follows_whole(fmt: str | Format) -> bool:
+    check_amax_suffices(parse(fmt))
+    return depends_on_whole(parse(fmt))
+
+
+def _traced(
+    x: torch.Tensor, fmt: str | Format, arguments: tuple[Any, ...], out: Any, gradient: str, shard: Any, group: Any
+) -> torch.Tensor:
+    """The same for torch.compile: one operator in the graph."""
+    rounding, overflow, seed, axis, random_bits, saturation_bits, nan = arguments
+    key = _key(fmt)
+    call = (key, rounding, overflow, _seed(seed), axis_list(axis), random_bits or 0, saturation_bits)
+    place = ([], []) if shard is None else (list(shard.offset), list(shard.shape))
+    if gradient == "none" or out is not None:
+        x = x.detach()
+    amax = None if group is None or not _follows_whole(fmt) else all_amax(x, key, axis, [group])
+    source: Any = x
+    result: Any = torch.ops.lowp.quantize(x, *call, nan or "keep", *place, gradient, amax)
+    if is_distributed(x):
+        result = result.redistribute(source.device_mesh, source.placements)
+    return result if out is None else out.copy_(result)  # type: ignore[no-any-return]
+
+
+def _check(x: torch.Tensor, call: Call) -> None:
     if not isinstance(x, torch.Tensor):
         raise ArgumentTypeError(f"x must be a torch tensor, not {type(x).__name__}; lowp.quantize takes other arrays.")
     if x.dtype == torch.bool or x.dtype.is_complex or x.layout != torch.strided or x.is_quantized or x.is_meta:
@@ -93,75 +117,24 @@ def _values(x: torch.Tensor) -> Any:
             f"x is a {x.layout} tensor of dtype {x.dtype} on device {x.device}; allowed: dense tensors of floats or "
             "integers that hold data."
         )
-    plain = x.detach().resolve_neg()
-    if plain.dtype.is_floating_point and plain.dtype not in (torch.float32, torch.float64):
-        plain = plain.to(torch.float32)
-    return plain.cpu().contiguous().numpy()
-
-
-def _floats(values: Any) -> Any:
-    return values if values.dtype.kind == "f" else as_source(values).values
-
-
-def _rounded(x: torch.Tensor, values: Any, fmt: Format, request: Request, axis: Any) -> torch.Tensor:
-    floats = _floats(values)
-    dtype = x.dtype if x.dtype.is_floating_point else torch.float64
-    if isinstance(fmt, Block):
-        name = str(dtype).removeprefix("torch.")
-        fast = dtype == torch.float32
-        result = try_fast(floats, fmt, request, axis, None) if fast else None
-        if result is None:
-            result = quantize_blocks(floats, fmt, request, axis, name)
-        return torch.from_numpy(result).to(device=x.device, dtype=dtype)
-    if isinstance(fmt, Packed):
-        return _as_dtype(quantize_packed(floats, fmt, request, axis), dtype).to(x.device)
-    assert isinstance(fmt, ScalarFormat)
-    return _narrowed(quantize_values(floats, fmt, request), dtype, fmt).to(x.device)
-
-
-def _as_dtype(values: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Return NumPy values as a tensor of `dtype`; bfloat16 numbers by their bits, since torch's cast drops payloads."""
-    exact = torch.from_numpy(values)
-    if dtype == torch.bfloat16 and exact.dtype == torch.float32:
-        bits = exact.view(torch.int32)
-        if not (bits & 0xFFFF).any():
-            return (bits >> 16).to(torch.int16).view(torch.bfloat16)
-    return exact.to(dtype)
-
-
-def _narrowed(values: Any, dtype: torch.dtype, fmt: Format) -> torch.Tensor:
-    """Return NumPy values as a tensor of `dtype`; those of codebooks and logarithms may be rounded, others must fit."""
-    exact = torch.from_numpy(values)
-    narrowed = exact.to(dtype)
-    if dtype == exact.dtype:
-        return narrowed
-    back = narrowed.to(exact.dtype)
-    same = back.isfinite() == exact.isfinite() if isinstance(fmt, Codebook) or is_logarithmic(fmt) else back == exact
-    if not bool((same | (back.isnan() & exact.isnan())).all()):
-        raise no_room(fmt.name, str(dtype))
-    return narrowed
-
-
-def _inside(x: torch.Tensor, values: Any, fmt: Format, axis: Any) -> torch.Tensor:
-    floats = _floats(values)
-    if isinstance(fmt, Packed):
-        raise ArgumentError(f"gradient='clipped' is not defined for {fmt.name!r}: its blocks have no fixed range.")
-    if isinstance(fmt, Block):
-        low, high = representable_range(floats, fmt, axis)
+    if x.dtype.is_floating_point or not is_plain(x):
+        check_format(call.fmt, call.request)
     else:
-        assert isinstance(fmt, ScalarFormat)
-        low, high = np.array(fmt.min), np.array(fmt.max)
-    return torch.from_numpy(np.asarray((floats >= low) & (floats <= high))).to(x.device)
+        check_request(numbers(x), call.fmt, call.request)
+    call.check_shape(x.ndim)
+    if call.shard is not None:
+        if not isinstance(call.shard, Shard):
+            raise ArgumentTypeError(f"shard={call.shard!r} must be a lowp.torch.Shard or None.")
+        call.shard.check(tuple(x.shape))
 
 
-def _into(out: Any, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    if not isinstance(out, torch.Tensor) or out.shape != result.shape or out.dtype != result.dtype:
-        raise ArgumentError(
-            f"out must be a tensor of shape {tuple(x.shape)} and dtype {result.dtype}, not {out!r:.80}."
-        )
-    with torch.no_grad():
-        out.copy_(result)
-    return out
+def _check_out(out: Any, x: torch.Tensor) -> None:
+    dtype = _torch_ops.result_dtype(x)
+    fits = isinstance(out, torch.Tensor) and out.shape == x.shape and out.dtype == dtype
+    if not fits or out.layout != torch.strided:
+        raise ArgumentError(f"out must be a tensor of shape {tuple(x.shape)} and dtype {dtype}, not {out!r:.80}.")
+    if out.device != x.device:
+        raise ArgumentError(f"out is on device {out.device}, x on {x.device}; both must be on one device.")
 
 
 def encode_tensor(
@@ -176,53 +149,74 @@ def encode_tensor(
     nan: str | None = None,
 ) -> Encoded:
     """Encode a tensor; the codes and scales are tensors on its device. No gradient."""
-    resolved = parse(fmt)
-    request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
-    values = _values(x)
-    check_request(values, resolved, request)
-    check_axis(axis, x.ndim, resolved)
-    if isinstance(resolved, Block | Packed):
-        values = without_nan(_floats(values), resolved, nan)
-    floats = _floats(values)
-    if isinstance(resolved, Block):
-        encoded = encode_blocks(floats, resolved, request, axis)
-    elif isinstance(resolved, Packed):
-        encoded = encode_packed(floats, resolved, request, axis)
+    if torch.compiler.is_compiling():
+        return _traced_encode(x, fmt, (rounding, overflow, seed, axis, random_bits, saturation_bits, nan))
+    check_local(x, "encode")
+    request = how(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
+    call = Call(parse(fmt), request, axis, None, seed)
+    _check(x, call)
+    if is_plain(x):
+        parts = encode_parts(x, call.fmt, request, axis, nan)
+        scale_of: Any = float
     else:
-        assert isinstance(resolved, ScalarFormat)
-        encoded = Encoded(encode_values(floats, resolved, request), resolved)
+        *arguments, _, _, _ = flat(call)
+        parts, scale_of = torch.ops.lowp.encode(x.detach(), *arguments, nan or ""), _itself
+    return encoded_from_parts(parts, call.fmt, axis, tuple(x.shape), _torch_ops.result_dtype(x), scale_of)
 
-    def tensor(part: Any) -> Any:
-        return None if part is None else torch.from_numpy(np.require(part, requirements=["C", "W"])).to(x.device)
 
-    return replace(
-        encoded,
-        codes=tensor(encoded.codes),
-        scales=tensor(encoded.scales),
-        zero_points=tensor(encoded.zero_points),
-        fields=encoded.fields and {name: tensor(part) for name, part in encoded.fields.items()},
-        dtype=x.dtype if x.dtype.is_floating_point else torch.float64,
-    )
+def _itself(part: Any) -> Any:
+    return part
+
+
+#: The attribute that keeps a format's key while torch.compile traces.
+_KEY = "_traced_key"
+
+
+@torch.compiler.assume_constant_result
+def _format(fmt: str | Format) -> Format:
+    return parse(fmt)
+
+
+def _traced_encode(x: torch.Tensor, fmt: str | Format, arguments: tuple[Any, ...]) -> Encoded:
+    rounding, overflow, seed, axis, random_bits, saturation_bits, nan = arguments
+    call = (_key(fmt), rounding, overflow, _seed(seed), axis_list(axis), random_bits or 0, saturation_bits)
+    parts = torch.ops.lowp.encode(x.detach(), *call, nan or "")
+    dtype = _torch_ops.result_dtype(x)
+    encoded = encoded_from_parts(parts, _format(fmt), axis, tuple(x.shape), dtype, _itself)
+    object.__setattr__(encoded, _KEY, call[0])  # a format made while tracing is nothing that can be asked for its key
+    return encoded
+
+
+def _seed(seed: int) -> int:
+    if not 0 <= seed < 1 << 64:
+        raise ArgumentError("seed must be an integer from 0 to 2^64 - 1.")
+    return signed_seed(seed)
 
 
 def decode_encoded(encoded: Encoded, dtype: Any) -> torch.Tensor:
     """Decode an encoded tensor to `dtype`, default the dtype it had."""
     target = encoded.dtype if dtype is None else _float_dtype(dtype)
-    plain = replace(
-        encoded,
-        codes=as_numpy(encoded.codes),
-        scales=_or_none(encoded.scales),
-        zero_points=_or_none(encoded.zero_points),
-        fields=encoded.fields and {name: as_numpy(part) for name, part in encoded.fields.items()},
-    )
-    if isinstance(encoded.format, Block):
-        values = decode_blocks(plain, str(target).removeprefix("torch."))
-    elif isinstance(encoded.format, Packed):
-        values = decode_packed(plain)
+    fmt = encoded.format
+    if isinstance(fmt, Packed):
+        assert encoded.fields is not None
+        parts = [encoded.fields[field.name] for field in fmt.fields]
     else:
-        values = decode_codes(plain.codes, scalar_format(encoded.format, "decode"))
-        return _narrowed(values, target, encoded.format).to(encoded.codes.device)
-    return _as_dtype(np.asarray(values), target).to(encoded.codes.device)
+        parts = [part for part in (encoded.codes, encoded.scales, encoded.zero_points) if part is not None]
+        if encoded.tensor_scale is not None:
+            parts.append(torch.as_tensor(encoded.tensor_scale, dtype=torch.float64, device=encoded.codes.device))
+    if torch.compiler.is_compiling():
+        key = getattr(encoded, _KEY) if hasattr(encoded, _KEY) else _key(fmt)
+        return torch.ops.lowp.decode(parts, key, axis_list(encoded.axis), list(encoded.shape), target)  # type: ignore[no-any-return]
+    if len({part.device for part in parts}) > 1:
+        raise ArgumentError(f"the parts of {encoded!r} are on several devices: {[str(p.device) for p in parts]}.")
+    return _decoded(parts, fmt, encoded.axis, tuple(encoded.shape), target)
+
+
+def _decoded(parts: list[torch.Tensor], fmt: Format, axis: Any, shape: tuple[int, ...], target: Any) -> torch.Tensor:
+    if all(is_plain(part) for part in parts):
+        return decode_parts(parts, fmt, axis, shape, target)
+    result: torch.Tensor = torch.ops.lowp.decode(parts, key_of(fmt), axis_list(axis), shape, target)
+    return result
 
 
 def _float_dtype(dtype: Any) -> torch.dtype:
@@ -231,12 +225,12 @@ def _float_dtype(dtype: Any) -> torch.dtype:
     return dtype
 
 
-def _or_none(part: Any) -> Any:
-    return None if part is None else as_numpy(part)
-
-
 def decode_tensor(codes: torch.Tensor, fmt: str | Format, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Decode plain codes to float64, or to `dtype`."""
+    if torch.compiler.is_compiling():
+        wanted = torch.float64 if dtype is None else dtype
+        return torch.ops.lowp.decode([codes], _scalar_key(fmt), [-1], list(codes.shape), wanted)  # type: ignore[no-any-return]
     scalar = scalar_format(fmt, "decode")
     target = torch.float64 if dtype is None else _float_dtype(dtype)
-    return _narrowed(decode_codes(as_numpy(codes), scalar), target, scalar).to(codes.device)
+    check_local(codes, "decode")
+    return _decoded([codes], scalar, -1, tuple(codes.shape), target)

@@ -15,7 +15,7 @@ from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
 from lowp.rounding._arrays import Source, as_source, is_float, to_caller
-from lowp.rounding._dispatch import is_torch
+from lowp.rounding._dispatch import is_jax, is_torch
 from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request, without_nan
@@ -45,7 +45,8 @@ def quantize(
 
     Args:
         x: Array of float16, bfloat16, float32, float64 or integers (integers give float64); a Python number or nested
-            lists of them; or a torch tensor on any device. Any shape, also empty; never modified unless `out is x`.
+            lists of them; or a torch tensor or JAX array on any device. Any shape, also empty; never modified unless
+            `out is x`.
         fmt: A format or its name.
         rounding: A rounding mode, see `lowp.rounding.modes.ROUNDING_MODES`. A codebook with decision points of its own,
             such as nf4, decides every nearest mode by them.
@@ -77,6 +78,12 @@ def quantize(
         from lowp.rounding._torch import quantize_tensor
 
         return quantize_tensor(x, fmt, rounding, overflow, seed, axis, out, random_bits, saturation_bits, nan)
+    if is_jax(x):
+        from lowp.rounding._jax import quantize_array
+
+        if out is not None:
+            raise ArgumentError("out is for arrays that can be written, and JAX arrays cannot.")
+        return quantize_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
     source = _checked(x, resolved, request)
@@ -88,8 +95,7 @@ def quantize(
         from lowp.rounding._fast_blocks import try_fast
 
         values = without_nan(values, resolved, nan)
-        fast = source.dtype == np.float32
-        result = try_fast(values, resolved, request, axis, _direct(target, values)) if fast else None
+        result = try_fast(values, resolved, request, axis, _direct(target, values), dtype=source.dtype_name)
         if result is None:
             result = quantize_blocks(values, resolved, request, axis, source.dtype_name)
     elif isinstance(resolved, Packed):
@@ -145,6 +151,10 @@ def encode(
         from lowp.rounding._torch import encode_tensor
 
         return encode_tensor(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
+    if is_jax(x):
+        from lowp.rounding._jax import encode_array
+
+        return encode_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
@@ -190,6 +200,10 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
         >>> decode([126, 127], "float8_e4m3fn").tolist()
         [448.0, nan]
     """
+    if is_jax(codes) or (isinstance(codes, Encoded) and is_jax(codes.codes)):
+        from lowp.rounding._jax import decode_array
+
+        return decode_array(codes, fmt, dtype)
     if isinstance(codes, Encoded):
         if fmt is not None and parse(fmt) != codes.format:
             raise ArgumentError(f"fmt={fmt!r} differs from the format of the encoded array, {codes.format.name!r}.")

@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = ("lowp.formats", "lowp.rounding", "lowp.emulation", "lowp.hw_models")
 TABLES_OF_CONTENTS = ("lowp", *ROOMS, "lowp.testing")
-MODULES = (*TABLES_OF_CONTENTS, "lowp.hw", "lowp.studies", "lowp.torch")
+MODULES = (*TABLES_OF_CONTENTS, "lowp.hw", "lowp.studies", "lowp.torch", "lowp.jax")
 
 
 @pytest.fixture(params=MODULES)
 def module(request: pytest.FixtureRequest) -> ModuleType:
-    if request.param == "lowp.torch":
-        pytest.importorskip("torch")
+    if request.param in ("lowp.torch", "lowp.jax"):
+        pytest.importorskip(request.param.removeprefix("lowp."))
     return importlib.import_module(request.param)
 
 

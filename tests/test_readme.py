@@ -42,6 +42,8 @@ def families(readme: str) -> list[list[str]]:
 
 
 def test_examples_run(readme: str) -> None:
+    for name in ("torch", "jax"):
+        pytest.importorskip(name)
     examples = doctest.DocTestParser().get_doctest(readme.replace("```", ""), {}, "README.md", "README.md", 0)
     result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS).run(examples)
     assert result.attempted >= 10

@@ -1,8 +1,9 @@
 """Bit-exact emulation of low-precision number formats, and what they cost on hardware.
 
-Verbs: `quantize`, `encode`, `decode`; arithmetic in a format: `array`, `add`, `dot`, `exp`, ...; formats: `parse`,
-`values`, `lowp.formats`; the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; torch tensors with
-gradients: `lowp.torch`; hardware costs: `lowp.hw`; accuracy against cost: `study`.
+Verbs: `quantize`, `encode`, `decode`; arithmetic in a format: `array`, `add`, `dot`, `exp`, ...; whole programs:
+`Recipe`, `every_operation`, and `emulate` in `lowp.torch` and `lowp.jax`; formats: `parse`, `values`, `lowp.formats`;
+the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; hardware costs: `lowp.hw`; accuracy against
+cost: `study`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from lowp._errors import (
     RangeError,
 )
 from lowp.emulation import (
+    Cast,
     GaussTable,
+    Recipe,
+    Report,
+    Rule,
     add,
     array,
     classify,
     cos,
     divide,
     dot,
+    every_operation,
     exp,
     exp2,
     flip_bits,
@@ -63,7 +69,7 @@ from lowp.formats import (
     parse,
     values,
 )
-from lowp.rounding import Encoded, decode, encode, exact, quantize
+from lowp.rounding import Encoded, decode, encode, exact, hadamard, quantize
 
 if TYPE_CHECKING:
     from lowp.studies import study
@@ -76,6 +82,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "Block",
+    "Cast",
     "Codebook",
     "Encoded",
     "Error",
@@ -90,6 +97,9 @@ __all__ = [
     "Posit",
     "PrecisionWarning",
     "RangeError",
+    "Recipe",
+    "Report",
+    "Rule",
     "ScalarFormat",
     "Takum",
     "add",
@@ -100,6 +110,7 @@ __all__ = [
     "divide",
     "dot",
     "encode",
+    "every_operation",
     "exact",
     "exp",
     "exp2",
@@ -107,6 +118,7 @@ __all__ = [
     "fma",
     "fmod",
     "formats",
+    "hadamard",
     "log",
     "log2",
     "maximum",

@@ -18,11 +18,13 @@ def test_version(lowp: Run) -> None:
 def test_help_names_every_command(lowp: Run) -> None:
     done = lowp("--help")
     assert done.code == 0
-    for name in ("formats", "show", "round", "compare", "study", "vectors", "verify-vectors"):
+    for name in ("formats", "show", "round", "compare", "study", "recipes", "vectors", "verify-vectors"):
         assert f" {name} " in done.out
 
 
-@pytest.mark.parametrize("command", ["formats", "show", "round", "compare", "study", "vectors", "verify-vectors"])
+@pytest.mark.parametrize(
+    "command", ["formats", "show", "round", "compare", "study", "recipes", "vectors", "verify-vectors"]
+)
 def test_every_command_has_json(lowp: Run, command: str) -> None:
     assert "--json" in lowp(command, "--help").out
 

@@ -1,4 +1,6 @@
-"""The command line: `lowp formats`, `show`, `round`, `compare`, `study`, `vectors`, `verify-vectors`."""
+"""The command line: `lowp formats`, `show`, `round`, `compare`, `study`, `recipes`, `vectors` and
+`verify-vectors`.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import typer
 
 from lowp.cli.compare import compare
 from lowp.cli.formats import formats, show
+from lowp.cli.recipes import recipes
 from lowp.cli.rounding import round_value
 from lowp.cli.study import study
 from lowp.cli.vectors import vectors, verify_vectors
@@ -26,6 +27,7 @@ app.command()(show)
 app.command("round", context_settings={"ignore_unknown_options": True})(round_value)
 app.command()(compare)
 app.command()(study)
+app.command()(recipes)
 app.command()(vectors)
 app.command()(verify_vectors)
 

@@ -1,0 +1,103 @@
+"""What is known of the operations of a JAX program: where they stand, what becomes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from lowp.emulation._jax_origins import Origin
+from lowp.emulation.casts import Cast
+from lowp.emulation.recipe import Recipe
+
+
+class Scope(NamedTuple):
+    """Where a jaxpr stands in the program.
+
+    Attributes:
+        stack: Name stack outside of it.
+        functions: Names of the functions around it.
+        times: How often it runs, as far as that is known.
+        split: Mesh axes over which the first axis of activations is split.
+        rounds: Lengths of the scans around it.
+        forgets: What keeps histories from coming in and out here, "" for nothing.
+    """
+
+    stack: str = ""
+    functions: str = ""
+    times: int = 1
+    split: tuple[str, ...] = ()
+    rounds: tuple[int, ...] = ()
+    forgets: str = ""
+
+    def inside(self, stack: str, name: str = "", times: int = 1) -> Scope:
+        """Return the scope of a jaxpr in an equation of this one."""
+        return self._replace(stack=stack, functions=f"{self.functions}/{name}", times=self.times * times)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operation that is emulated.
+
+    Attributes:
+        layer: Name in reports and in seeds.
+        operation: Name in `recipe.OPERATIONS`.
+        call: How many sites of this layer and operation came before.
+        product: "forward", or "grad_input" and "grad_weight" where the program itself holds the backward pass.
+        roles: What the operands are.
+        recipe: The recipe with the rules that concern this layer, which hold for any name.
+        split: Mesh axes over which activations and gradients are split.
+        times: How often the site runs in one call of the program.
+        rounds: Lengths of the scans around it.
+        forgets: As in its scope.
+        reused: For each operand the site of the forward pass whose rounded operand it takes, or None.
+    """
+
+    layer: str
+    operation: str
+    call: int
+    product: str
+    roles: tuple[str, ...]
+    recipe: Recipe
+    split: tuple[str, ...] = ()
+    times: int = 1
+    rounds: tuple[int, ...] = ()
+    forgets: str = ""
+    reused: tuple[Site | None, ...] = ()
+
+    def source(self, number: int) -> tuple[Site, str]:
+        """Return the site and the product whose cast rounds operand `number`."""
+        forward = self.reused[number] if self.reused else None
+        return (self, self.product) if forward is None else (forward, "forward")
+
+    def cast(self, role: str, product: str = "") -> Cast:
+        """Return the cast of one role in one product."""
+        return _cast(self.recipe, role, product, self.operation)
+
+
+@lru_cache(maxsize=4096)
+def _cast(recipe: Recipe, role: str, product: str, operation: str) -> Cast:
+    return recipe.cast(role, product, "layer", operation)
+
+
+class Step(NamedTuple):
+    """What becomes of one equation: a product at a site, plans of its jaxprs, the results rounded."""
+
+    site: Site | None = None
+    inner: tuple[Plan, ...] = ()
+    rounded: Site | None = None
+
+
+@dataclass
+class Plan:
+    """A jaxpr and what becomes of its equations; None for those that stay as they are."""
+
+    jaxpr: Any
+    inputs: tuple[Origin, ...]
+    scope: Scope
+    steps: list[Step | None] = field(default_factory=list)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything changes."""
+        return any(step is not None for step in self.steps)

@@ -1,0 +1,309 @@
+"""One call of one emulated operation: its casts, its seeds, its products, and what the report hears of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lowp._errors import ArgumentError
+from lowp.emulation._torch_world import TORCH
+from lowp.emulation.casting import Rounded, rotate_back, round_operand
+from lowp.emulation.casts import Cast
+from lowp.emulation.seeds import sign_seed, site_seed
+from lowp.formats import Block, Packed, parse
+from lowp.rounding.shard import Shard
+
+if TYPE_CHECKING:
+    from lowp.emulation._torch_mode import Emulation
+
+_inside = threading.local()
+_decided = threading.local()
+
+
+def is_inside() -> bool:
+    """Whether this thread computes the inside of an emulated operation, which nothing may intercept."""
+    return getattr(_inside, "depth", 0) > 0
+
+
+@contextmanager
+def decided() -> Iterator[None]:
+    """Mark that the products inside have been looked at by their public name, and are left to torch."""
+    before = getattr(_decided, "flag", False)
+    _decided.flag = True
+    try:
+        yield
+    finally:
+        _decided.flag = before
+
+
+def is_decided() -> bool:
+    """Whether this thread runs something whose products are left to torch."""
+    return getattr(_decided, "flag", False)
+
+
+def is_automatic(device: str) -> bool:
+    """Whether autocast acts on tensors of a type of device."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+@contextmanager
+def inside(device: str) -> Iterator[None]:
+    """Mark the inside of an emulated operation; autocast does not act there."""
+    _inside.depth = getattr(_inside, "depth", 0) + 1
+    automatic = is_automatic(device)
+    if automatic:
+        torch.set_autocast_enabled(device, False)
+    try:
+        yield
+    finally:
+        _inside.depth -= 1
+        if automatic:
+            torch.set_autocast_enabled(device, True)
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Return the dtype in which products are computed: float64 stays, the others are float32, exactly."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
+
+
+def ignores_axis(cast: Cast) -> bool:
+    """Whether a cast gives the same values whichever axis is summed over, and in every call."""
+    if cast.stochastic or cast.method != "round" or cast.hadamard or cast.reuse:
+        return False
+    fmt = parse(cast.format) if cast.format else None
+    if isinstance(fmt, Block):
+        return fmt.size == "tensor" or (isinstance(fmt.size, tuple) and fmt.size[0] == fmt.size[1])
+    return not isinstance(fmt, Packed)
+
+
+class Call:
+    """One call of one operation in one layer; the backward pass, whenever it runs, goes on with it."""
+
+    __slots__ = ("index", "layer", "operation", "replayed", "run")
+
+    def __init__(self, run: Emulation, layer: str, operation: str, index: int, replayed: bool = False) -> None:
+        self.run, self.layer, self.operation, self.index, self.replayed = run, layer, operation, index, replayed
+
+    def cast(self, role: str, product: str) -> Cast:
+        """Return the cast of a role in one product of this layer."""
+        return self.run.known_cast(self.layer, self.operation, product, role)[0]
+
+    def seed(self, product: str, role: str) -> int:
+        """Return the seed of one operand's random bits."""
+        return site_seed(self.run.recipe.seed, self.layer, self.operation, self.index, product, role)
+
+    def sign_seed(self, product: str, cast: Cast) -> int | None:
+        """Return the seed of the rotation's signs in one product."""
+        return sign_seed(self.run.recipe.seed, self.layer, self.operation, self.index, product, cast.signs)
+
+    def note(self, product: str, role: str) -> None:
+        """Count an operand in the report."""
+        text = self.run.known_cast(self.layer, self.operation, product, role)[1]
+        self.run.report.add(self.layer, self.operation, product, role, text)
+
+    def round(
+        self,
+        x: torch.Tensor,
+        role: str,
+        product: str,
+        axis: int,
+        outer: int | None = None,
+        *,
+        second: bool = False,
+        forward: Rounded | None = None,
+        cast: Cast | None = None,
+        pieces: bool = True,
+    ) -> Rounded:
+        """Return an operand as its cast makes it, and count it.
+
+        Args:
+            x: The operand in its own layout.
+            role: Its role.
+            product: The product it belongs to.
+            axis: Axis that the product sums over.
+            outer: The other axis.
+            second: Whether the other operand has the same role and comes first: random bits differ.
+            forward: What the forward pass made of it.
+            cast: Instead of the recipe's.
+            pieces: Whether the first axis is the one that data-parallel ranks split.
+        """
+        if is_wrapped(x):
+            again: dict[str, Any] = {"second": second, "forward": forward, "cast": cast, "pieces": pieces}
+            return Rounded(rounded_by(x, lambda t: self.round(t, role, product, axis, outer, **again).values))
+        self.note(product, role)
+        if cast is None:
+            cast = self.cast(role, product)
+        if not cast:
+            return Rounded(x)
+        scale = history = None
+        if cast.scaling == "delayed" and (cast.requantize or not cast.reuse):
+            name = f"{role}_2" if second else role
+            history = self.run.state.history((self.layer, self.operation, product, name), cast, x)
+            scale = history.scale_at(self.index, cast)
+        local = role == "weight" or not pieces
+        x = x.detach()
+        try:
+            rounded = round_operand(
+                TORCH,
+                x,
+                cast,
+                axis=axis,
+                outer=outer,
+                seed=self.seed(product, f"{role}_2" if second else role),
+                sign_seed=self.sign_seed(product, cast) if cast.hadamard else None,
+                scale=scale,
+                shard=None if local else self.shard(x),
+                amax=None if local else self.run.combine,
+                forward=forward,
+            )
+        except ArgumentError as error:
+            where = f"layer {self.layer!r}, {self.operation}, {product}, {role}"
+            raise ArgumentError(f"{where}: {error}") from error
+        if history is not None and not (self.replayed and product == "forward") and not x.is_meta:
+            history.push(rounded.amax)
+        return rounded
+
+    def shard(self, x: torch.Tensor) -> Shard | None:
+        """Return where an activation or gradient lies in the batch of all ranks."""
+        if self.run.shard is None:
+            return None
+        rank, world = self.run.shard
+        rest = tuple(x.shape[1:])
+        return Shard((rank * x.shape[0], *(0 for _ in rest)), (world * x.shape[0], *rest))
+
+    def rotated_back(self, x: torch.Tensor, product: str, cast: Cast, axis: int) -> torch.Tensor:
+        """Return `x`, in the basis of the rotation that `cast` made in a product, in the original basis."""
+        signs = self.sign_seed(product, cast) if cast.hadamard else None
+        return rounded_by(x, lambda t: rotate_back(TORCH, t, cast, axis, signs))
+
+    def accumulate(
+        self,
+        length: int,
+        product: str,
+        part: Callable[[slice], torch.Tensor],
+        *,
+        can_split: bool = True,
+        pieces: bool = True,
+    ) -> torch.Tensor:
+        """Return a product over `length` terms: in one sum, or as the accumulator's cast has it in rounded parts."""
+        cast = self.cast("accumulator", product)
+        if not cast.format:
+            return part(slice(None))
+        self.note(product, "accumulator")
+        step = cast.group if cast.group and can_split else max(length, 1)
+        total: Any = None
+        for number, start in enumerate(range(0, max(length, 1), step)):
+            piece = part(slice(start, start + step)) if step < length else part(slice(None))
+            total = piece if total is None else _sum(total, piece)
+            if cast.format == str(total.dtype).removeprefix("torch."):
+                continue  # the sum is in the accumulator's format; beyond it there is infinity, as in any sum
+            seed = self.seed(product, f"accumulator_{number}") if cast.stochastic else 0
+            total = self._rounded_result(total, cast, seed, -1, pieces)
+        return total  # type: ignore[no-any-return]
+
+    def matmul(
+        self, left: torch.Tensor, right: torch.Tensor, product: str, bias: Any = None, *, pieces: bool = True
+    ) -> torch.Tensor:
+        """Return `left @ right + bias` for `(..., m, k)` and `(..., k, n)`, summed as the accumulator's cast says.
+
+        Without such a cast torch adds the bias as it does in its own linear layers.
+        """
+        left, right = wide(left), wide(right)
+        if left.dtype != right.dtype:
+            left, right = left.to(torch.float64), right.to(torch.float64)
+
+        if bias is not None and left.ndim == 2 and not self.cast("accumulator", product):
+            return torch.addmm(bias.to(left.dtype), left, right)
+
+        def part(k: slice) -> torch.Tensor:
+            return torch.matmul(left[..., k], right[..., k, :])
+
+        y = self.accumulate(left.shape[-1], product, part, pieces=pieces)
+        return y if bias is None else y + bias.to(y.dtype)
+
+    def output(self, y: torch.Tensor, product: str, dtype: torch.dtype, axis: int = -1, pieces: bool = True) -> Any:
+        """Return a product's result, rounded by the output's cast and once to the dtype of the model; check it."""
+        cast = self.cast("output", product)
+        if cast:
+            self.note(product, "output")
+            y = self._rounded_result(y, cast, self.seed(product, "output"), axis, pieces)
+        y = y.to(dtype)
+        if not is_wrapped(y):
+            self.run.check(y, self, product)
+        return y
+
+    def _rounded_result(self, y: torch.Tensor, cast: Cast, seed: int, axis: int, pieces: bool) -> torch.Tensor:
+        def rounding(exact: torch.Tensor) -> torch.Tensor:
+            place = self.shard(exact) if pieces else None
+            combine = self.run.combine if pieces else None
+            values: torch.Tensor = round_operand(
+                TORCH, exact, cast, axis=axis, seed=seed, shard=place, amax=combine
+            ).values
+            return values
+
+        return rounded_by(y, rounding)
+
+
+def _sum(total: torch.Tensor, piece: torch.Tensor) -> torch.Tensor:
+    """Return a sum, in the memory of `total` where nothing else needs that."""
+    return total + piece if torch.is_grad_enabled() or is_wrapped(total) else total.add_(piece)
+
+
+class Straight(torch.autograd.Function):
+    """A rounded tensor in place of another one, whose gradient passes unchanged: for gradients of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+        ctx.dtype = x.dtype
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        return gradients[0].to(ctx.dtype), None
+
+
+class Lifted(torch.autograd.Function):
+    """A rounding of what one of torch.func's transforms wraps; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        rounded = rounding(x)
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+        return gradients[0].to(ctx.dtype), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: torch.Tensor, rounding: Any) -> Any:
+        """Round one tensor after another."""
+        return torch.stack([Lifted.apply(part, rounding) for part in x.unbind(in_dims[0])]), 0  # type: ignore[no-untyped-call]
+
+
+def is_wrapped(x: torch.Tensor) -> bool:
+    """Whether a tensor stands for another one inside a transform of torch.func."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def rounded_by(x: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Return a rounding of a tensor; where a graph is recorded, with a gradient that passes unchanged."""
+    if is_wrapped(x):
+        lifted: torch.Tensor = Lifted.apply(x, rounding)  # type: ignore[no-untyped-call]
+        return lifted
+    return straight(x, rounding(x.detach()))
+
+
+def straight(x: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """Return the rounded tensor; where a graph is recorded, with the gradient of `x`."""
+    if torch.is_grad_enabled() and x.requires_grad and not is_wrapped(x):
+        result: torch.Tensor = Straight.apply(x, rounded)  # type: ignore[no-untyped-call]
+        return result
+    return rounded

@@ -1,0 +1,92 @@
+"""Embeddings whose rows are rounded where they are read, and whose gradients are rounded where they arrive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from lowp.emulation._torch_calls import Call, decided, inside
+from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared
+
+if TYPE_CHECKING:
+    from lowp.emulation._torch_mode import Emulation
+
+Tensor = torch.Tensor
+
+
+class Rows(torch.autograd.Function):
+    """Rows of a table as the weight's cast makes them; their gradient as the gradient's cast makes it."""
+
+    @staticmethod
+    def forward(rows: Tensor, call: Call, read: bool, arriving: bool) -> Tensor:
+        if not read:
+            return rows.view_as(rows)
+        with inside(rows.device.type):
+            values = call.round(rows, "weight", "forward", -1, max(rows.ndim - 2, 0)).values
+            result: Tensor = call.output(values, "forward", rows.dtype)
+            return result.view_as(result) if result is rows else result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.call, _, ctx.arriving = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        (g,) = gradients
+        if ctx.arriving and g.layout == torch.strided:
+            with inside(g.device.type):
+                g = ctx.call.round(g, "gradient", "grad_weight", -1, max(g.ndim - 2, 0)).values.to(g.dtype)
+        return g, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, rows: Any, call: Call, read: bool, arriving: bool) -> Any:
+        """Round all rows at once."""
+        return Rows.apply(rows, call, read, arriving), in_dims[0]  # type: ignore[no-untyped-call]
+
+
+def _through(rows: Tensor, call: Call, read: bool, arriving: bool) -> Tensor:
+    result: Tensor = Rows.apply(rows, call, read, arriving)  # type: ignore[no-untyped-call]
+    return result
+
+
+def embedding(run: Emulation, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+    """Emulate `torch.nn.functional.embedding`: the rows that are looked up are one tensor for tensor-wide scales."""
+    call = run.start("embedding", weight)
+    if call is None or prepared(run, "embedding", weight) is None:
+        return PASS
+    with decided():
+        rows = functional.embedding(input, weight, *args, **kwargs)
+    return _through(rows, call, True, True)
+
+
+def embedding_bag(run: Emulation, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+    """Emulate `torch.nn.functional.embedding_bag`: the whole table is rounded, then its rows are combined."""
+    call = run.start("embedding", weight)
+    if call is None or prepared(run, "embedding_bag", weight) is None:
+        return PASS
+    if kwargs.get("max_norm") is not None or (len(args) > 1 and args[1] is not None):
+        run.left("embedding_bag", "max_norm changes the table in place")
+        return PASS
+    with decided():
+        y = functional.embedding_bag(input, _through(weight, call, True, False), *args, **kwargs)
+    return _through(y, call, False, True)
+
+
+def embedding_rows(
+    run: Emulation, weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:  # fmt: skip
+    """Emulate `torch.embedding`."""
+    call = run.start("embedding", weight)
+    if call is None or prepared(run, "embedding", weight) is None:
+        return PASS
+    with decided():
+        rows = torch.embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse)
+    return _through(rows, call, True, True)
+
+
+HANDLERS.update(
+    {functional.embedding: embedding, functional.embedding_bag: embedding_bag, torch.embedding: embedding_rows}
+)

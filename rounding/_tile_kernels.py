@@ -1,0 +1,379 @@
+"""Kernels for blocks of any shape in float32: their largest magnitudes, their scales, their elements.
+
+An array is seen as `(outer, rows, columns)` and cut into tiles of `r` rows and `c` columns (the last ones shorter): a
+block along the last axis has one row, along another axis one column. The tiles of one outer index and one row of tiles
+are a *band*; tables of one number per tile have a row per band. All work runs along rows in pieces of `CHUNK`
+numbers, for which each tile's scale is first written out per column, so that loops are long whatever the block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from lowp.rounding._fast_kernels import _nearest_even
+from lowp.rounding._stochastic_kernels import CHUNK, fill_words, round_chunk
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+_inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
+
+#: How an element becomes the number to round: a float64 product, a product rounded to float32, a quotient, a quotient
+#: rounded to odd (for stochastic modes), a float32 product without -0 as fouroversix makes it.
+PRODUCT, PRODUCT32, QUOTIENT, ODD_QUOTIENT, PRODUCT32_UNSIGNED = range(5)
+_SPLIT = float(2**27 + 1)
+
+
+@_compile
+def _fold(magnitudes: Any, pairs: Any) -> None:
+    """Write the larger of each two neighbours. Unsigned indices, never negative, keep the loop a vector one."""
+    for k in range(np.uint64(pairs.size)):
+        pairs[k] = max(magnitudes[k + k], magnitudes[k + k + np.uint64(1)])
+
+
+@_compile
+def _merge(magnitudes: Any, other: Any, tiles: Any, c: Any) -> None:
+    """Raise each tile's number to the largest of its `c` columns; both buffers are overwritten."""
+    n = magnitudes.size
+    while c % 2 == 0:
+        c, n = c // 2, n // 2
+        _fold(magnitudes[: 2 * n], other[:n])
+        magnitudes, other = other, magnitudes
+    for t in range(tiles.size):
+        part = magnitudes[t * c : (t + 1) * c]
+        most = tiles[t]
+        for k in range(part.size):
+            most = max(most, part[k])
+        tiles[t] = most
+
+
+@_compile
+def _piece(j: Any, last: Any, c: Any) -> Any:
+    """Return how many columns to take from `j` on: whole tiles, or a part of one that is too large."""
+    return min(CHUNK // c * c, last - j) if c <= CHUNK else min(CHUNK, last - j, c - j % c)
+
+
+@_compile
+def largest_magnitudes(
+    x: Any, largest: Any, r: Any, c: Any, first_band: Any, last_band: Any, first: Any, last: Any
+) -> None:
+    """Write the bits of each tile's largest magnitude, for columns `first` to `last` (cut at tiles) of some bands.
+
+    Bits order NaN past infinity past the finite magnitudes.
+    """
+    per = -(-x.shape[1] // r)
+    here, there = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
+    for band in range(first_band, last_band):
+        slab, top = x[band // per], band % per * r
+        bottom = min(top + r, x.shape[1])
+        tiles = largest[band]
+        tiles[first // c : -(-last // c)] = 0
+        j = first
+        while j < last:
+            n = _piece(j, last, c)
+            padded = -(-n // c) * c if c <= CHUNK else n
+            here[:padded] = 0
+            for i in range(top, bottom):
+                row, most = slab[i, j : j + n], here[:n]
+                for k in range(n):
+                    most[k] = max(most[k], np.int32(np.float32(row[k]).view(np.int32) & np.int32(0x7FFFFFFF)))
+            _merge(here[:padded], there, tiles[j // c : -(-(j + n) // c)], min(c, padded))
+            j += n
+
+
+@_compile
+def power_of_two_scales(
+    largest: Any, steps: Any, units: Any, emax: Any, round_up_from: Any, carry_bits: Any, factors: Any
+) -> None:
+    """Write the factor before rounding and the one after for power-of-two scales, given the bits of magnitudes.
+
+    The scale's exponent is that of the magnitude after adding `carry_bits` to its bits, one more if its mantissa then
+    reaches `round_up_from`, less `emax`; clamped to E8M0's range. NaN and infinity make NaN.
+    """
+    before, after = factors[0], factors[1]
+    for b in range(largest.size):
+        most = largest[b]
+        bits = np.float64(np.int32(most).view(np.float32)).view(np.int64)
+        mantissa = np.int64((bits >> 29) & 0x7FFFFF) + carry_bits
+        e = (bits >> 52) - 1023 - emax
+        e += np.int64(mantissa >= 0x800000) + np.int64(mantissa & 0x7FFFFF >= round_up_from)
+        e = min(max(e, -127), 127)
+        bad = most >= 0x7F800000
+        steps[b] = np.nan if bad else np.int64((1023 - e) << 52).view(np.float64) * before
+        units[b] = np.nan if bad else np.int64((1023 + e) << 52).view(np.float64) * after
+
+
+@_compile
+def float32_scales(largest: Any, steps: Any, units: Any, span: Any) -> None:
+    """Write `magnitude / span` rounded to float32, NaN for NaN and infinity."""
+    for b in range(largest.size):
+        most = largest[b]
+        scale = np.float32(np.int32(most).view(np.float32) / np.float32(span))
+        steps[b] = units[b] = np.nan if most >= 0x7F800000 else np.float64(scale)
+
+
+@_compile
+def nvfp4_scales(
+    largest: Any, steps: Any, units: Any, encode: Any, element_max: Any, integers: Any, floats: Any
+) -> None:
+    """Write the factors of TransformerEngine's NVFP4, float32 by float32 as `_fp4_recipes.nvfp4_te`; all finite.
+
+    `integers` and `floats`: the plan of the scale format.
+    """
+    one, limit = np.float32(1), np.float32(np.finfo(np.float32).max)
+    tensor = np.float32(one / np.float32(encode))
+    factor = np.float32(np.float32(encode) * np.float32(one / np.float32(element_max)))
+    least, raise_by, top, clip = integers[0], integers[1], floats[0], floats[2]
+    for b in range(largest.size):
+        wanted = min(np.float32(np.int32(largest[b]).view(np.float32) * factor), limit)
+        scale = min(_nearest_even(wanted, least, raise_by, clip), top)
+        steps[b] = np.float64(min(np.float32(one / np.float32(scale * tensor)), limit))
+        units[b] = np.float64(scale) * np.float64(tensor)
+
+
+@_compile
+def fouroversix_scales(
+    largest: Any, steps: Any, values: Any, amax: Any, whole: Any, divisor: Any, expansion: Any, integers: Any,
+    floats: Any,
+) -> None:  # fmt: skip
+    """Write `1 / (scale / encode)` and the scale as `_fouroversix_recipes.scale_blocks`; 0 where the scale is 0."""
+    one, limit = np.float32(1), np.float32(np.finfo(np.float32).max)
+    encode = min(np.float32(np.float32(whole) / np.float32(amax)), limit)
+    back = np.float32(one / encode)
+    least, raise_by, top, clip = integers[0], integers[1], floats[0], floats[2]
+    for b in range(largest.size):
+        wanted = np.float32(np.int32(largest[b]).view(np.float32) / np.float32(divisor))
+        wanted = np.float32(np.float32(wanted * encode) * np.float32(expansion))
+        wanted = np.float32(0) if amax == 0 else wanted
+        scale = min(_nearest_even(wanted, least, raise_by, clip), top)
+        values[b] = np.float64(scale)
+        steps[b] = 0.0 if scale == 0 else np.float64(np.float32(one / np.float32(back * scale)))
+
+
+@_compile
+def _spread(per_tile: Any, per_column: Any, first: Any, c: Any) -> None:
+    """Write each tile's number for all its columns, from column `first` of the band on."""
+    t, n = first // c, per_column.size
+    if c == 1:
+        for k in range(n):
+            per_column[k] = per_tile[t + k]
+        return
+    j, stop = 0, min((t + 1) * c - first, n)
+    while j < n:
+        part, value = per_column[j:stop], per_tile[t]
+        for k in range(part.size):
+            part[k] = value
+        t, j, stop = t + 1, stop, min(stop + c, n)
+
+
+@_inline
+def _upper(a: Any) -> Any:
+    """Return the upper half of the bits."""
+    c = _SPLIT * a
+    return c - (c - a)
+
+
+@_compile
+def _prepare(row: Any, steps: Any, v: Any, kind: Any, spill: Any) -> None:
+    """Write the numbers to be rounded."""
+    if kind == 0:
+        for j in range(row.size):
+            v[j] = np.float64(row[j]) * steps[j]
+    elif kind == 1:
+        for j in range(row.size):
+            v[j] = np.float64(np.float32(row[j] * np.float32(steps[j])))
+    elif kind == 2:
+        for j in range(row.size):
+            v[j] = 0.0 if steps[j] == 0 else np.float64(row[j]) / steps[j]
+    elif kind == 4:
+        for j in range(row.size):
+            product = np.float64(np.float32(row[j] * np.float32(steps[j])))
+            scaled = 0.0 if (row[j] == 0) | (steps[j] == 0) else product
+            v[j] = -0.0 if abs(scaled) >= spill else scaled
+    else:
+        for j in range(row.size):
+            x, s = np.float64(row[j]), steps[j]
+            quotient = x / s
+            product = quotient * s
+            high, scale_high = _upper(quotient), _upper(s)
+            low, scale_low = quotient - high, s - scale_high
+            lost = low * scale_low - (((product - high * scale_high) - low * scale_high) - high * scale_low)
+            rest = (x - product) - lost  # exact (Dekker 1971)
+            bits = np.float64(quotient).view(np.int64)
+            outward = (rest > 0) == (quotient > 0)
+            moved = bits + (np.int64(1) if outward else np.int64(-1))
+            odd = moved if (rest != 0) & (bits & 1 == 0) else bits
+            v[j] = 0.0 if s == 0 else np.int64(odd).view(np.float64)
+
+
+@_compile
+def narrow_chunk(v: Any, narrow: Any) -> None:
+    """Round float64 numbers in place to the values of a narrower dtype, ties to even; past the largest to infinity.
+
+    `narrow`: 0 for float32 (nothing is done), 1, or 2 to round to float32 first; the exponent field of the smallest
+    normal number, what to add to a field for the addition of `round_chunk`, the bits of the largest number.
+    """
+    if narrow[0] == 0:
+        return
+    least, raise_by, limit = narrow[1], narrow[2], np.int64(narrow[3]).view(np.float64)
+    if narrow[0] == 2:
+        for j in range(v.size):
+            v[j] = np.float64(np.float32(v[j]))
+    clip, exponent, sign = 2 * limit, np.int64(0x7FF0000000000000), np.int64(-0x8000000000000000)
+    for j in range(v.size):
+        x = v[j]
+        a = min(abs(x), clip)
+        magic = np.int64(max(np.float64(a).view(np.int64) & exponent, least) + raise_by).view(np.float64)
+        near = (a + magic) - magic
+        near = np.inf if near > limit else near
+        signed = np.int64(np.float64(near).view(np.int64) | (np.float64(x).view(np.int64) & sign)).view(np.float64)
+        v[j] = x if x != x else signed
+
+
+@_compile
+def narrow_into(products: Any, out: Any, narrow: Any) -> None:
+    """Write products rounded as `narrow_chunk` does, which overwrites them."""
+    narrow_chunk(products, narrow)
+    out[:] = products
+
+
+@_compile
+def quantize_tiles(
+    x: Any, out: Any, steps: Any, units: Any, r: Any, c: Any, kind: Any, integers: Any, floats: Any, mode: Any,
+    narrow: Any, first_band: Any, last_band: Any, first: Any, last: Any, places: Any, key0: Any, key1: Any,
+) -> None:  # fmt: skip
+    """Quantize columns `first` to `last` of some bands.
+
+    `steps` make the numbers to round of the elements, `units` multiply the rounded ones; `mode` as in `round_chunk`,
+    `narrow` as in `narrow_chunk`; `places` are the random bits' position of the first number, and the distance from row
+    to row.
+    """
+    per = -(-x.shape[1] // r)
+    v, words = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.uint32)
+    step, unit = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64)
+    random = (mode[0] != 0) & (mode[0] != 5)
+    for band in range(first_band, last_band):
+        o, top, filled = band // per, band % per * r, -1
+        for j in range(first, last, CHUNK):
+            n = min(CHUNK, last - j)
+            one = j // c if j // c == (j + n - 1) // c else -1
+            if (one < 0) | (one != filled):  # a tile as wide as the buffers is written out once
+                _spread(steps[band], step[:n], j, c)
+                _spread(units[band], unit[:n], j, c)
+                filled = one if n == CHUNK else -1
+            for i in range(top, min(top + r, x.shape[1])):
+                _prepare(x[o, i, j : j + n], step[:n], v[:n], kind, floats[3])
+                if random:
+                    fill_words(words[:n], places[0] + (o * x.shape[1] + i) * places[1] + j, key0, key1)
+                round_chunk(v[:n], words[:n], integers, floats, mode[0], mode[1], mode[2])
+                sink = out[o, i, j : j + n]
+                if narrow[0] == 0:
+                    for k in range(n):
+                        sink[k] = np.float32(v[k] * unit[k])
+                else:
+                    for k in range(n):
+                        v[k] *= unit[k]
+                    narrow_chunk(v[:n], narrow)
+                    for k in range(n):
+                        sink[k] = np.float32(v[k])
+
+
+@_compile
+def _join(columns: Any, other: Any, tiles: Any, c: Any, largest: Any) -> None:
+    """Add up, or take the largest of, each tile's `c` columns; both buffers are overwritten."""
+    n = columns.size
+    while c % 2 == 0:
+        c, n = c // 2, n // 2
+        if largest:
+            _fold(columns[: 2 * n], other[:n])
+        else:
+            _fold_sums(columns[: 2 * n], other[:n])
+        columns, other = other, columns
+    for t in range(tiles.size):
+        part, value = columns[t * c : (t + 1) * c], tiles[t]
+        for k in range(part.size):
+            value = max(value, part[k]) if largest else value + part[k]
+        tiles[t] = value
+
+
+@_compile
+def _fold_sums(numbers: Any, pairs: Any) -> None:
+    """Write the sum of each two neighbours."""
+    for k in range(np.uint64(pairs.size)):
+        pairs[k] = numbers[k + k] + numbers[k + k + np.uint64(1)]
+
+
+@_compile
+def tile_moments(
+    x: Any, sums: Any, squares: Any, r: Any, c: Any, first_band: Any, last_band: Any, first: Any, last: Any
+) -> None:
+    """Write the sums of each tile's numbers and of their squares, in float64; columns cut at tiles."""
+    per = -(-x.shape[1] // r)
+    total, square, other = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64)
+    for band in range(first_band, last_band):
+        slab, top = x[band // per], band % per * r
+        sums[band, first // c : -(-last // c)] = 0
+        squares[band, first // c : -(-last // c)] = 0
+        j = first
+        while j < last:
+            n = _piece(j, last, c)
+            padded = -(-n // c) * c if c <= CHUNK else n
+            total[:padded] = 0
+            square[:padded] = 0
+            for i in range(top, min(top + r, x.shape[1])):
+                row = slab[i, j : j + n]
+                for k in range(n):
+                    wide = np.float64(row[k])
+                    total[k] += wide
+                    square[k] += wide * wide
+            here = slice(j // c, -(-(j + n) // c))
+            _join(total[:padded], other, sums[band, here], min(c, padded), False)
+            _join(square[:padded], other, squares[band, here], min(c, padded), False)
+            j += n
+
+
+@_compile
+def _add_errors(row: Any, v: Any, scale: Any, amax: Any, whole: Any, rule: Any, spill: Any, error: Any) -> None:
+    """Add what rounding did to each number, in the float32 steps of fouroversix; `v` holds numbers and elements."""
+    for k in range(row.size):
+        exact, element = v[0, k], np.float32(v[1, k])
+        element = np.float32(np.copysign(8.0, exact)) if abs(exact) >= spill else element
+        value = np.float32(np.float32(element * np.float32(scale[k])) * np.float32(amax)) / np.float32(whole)
+        difference = np.float32(np.float32(value) - row[k])
+        if rule == 0:
+            error[k] += np.float64(np.float32(difference * difference))
+        elif rule == 1:
+            error[k] += np.float64(abs(difference))
+        else:
+            error[k] = max(error[k], np.float64(abs(difference)))
+
+
+@_compile
+def block_errors(
+    x: Any, errors: Any, steps: Any, values: Any, r: Any, c: Any, integers: Any, floats: Any, mode: Any, amax: Any,
+    whole: Any, rule: Any, first_band: Any, last_band: Any, first: Any, last: Any,
+) -> None:  # fmt: skip
+    """Write each tile's error under some scales: 0 squared, 1 absolute, 2 the largest; no random modes."""
+    per = -(-x.shape[1] // r)
+    other = np.empty(CHUNK, np.float64)
+    v, words = np.empty((2, CHUNK), np.float64), np.empty(1, np.uint32)
+    step, scale, error = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64)
+    for band in range(first_band, last_band):
+        o, top = band // per, band % per * r
+        errors[band, first // c : -(-last // c)] = 0
+        j = first
+        while j < last:
+            n = _piece(j, last, c)
+            padded = -(-n // c) * c if c <= CHUNK else n
+            _spread(steps[band], step[:n], j, c)
+            _spread(values[band], scale[:n], j, c)
+            error[:padded] = 0
+            for i in range(top, min(top + r, x.shape[1])):
+                row = x[o, i, j : j + n]
+                _prepare(row, step[:n], v[0, :n], 4, np.nan)
+                v[1, :n] = v[0, :n]
+                round_chunk(v[1, :n], words, integers, floats, mode[0], mode[1], mode[2])
+                _add_errors(row, v, scale[:n], amax, whole, rule, floats[3], error[:n])
+            _join(error[:padded], other, errors[band, j // c : -(-(j + n) // c)], min(c, padded), rule == 2)
+            j += n

@@ -1,0 +1,108 @@
+"""Packed formats as array code on NumPy, torch and JAX, against the NumPy path."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lowp
+from lowp.formats import Packed
+from lowp.rounding import _packed
+from lowp.rounding import _portable_packed as portable
+from lowp.rounding._namespaces import namespace_of
+from tests.rounding.test_portable_blocks import WORLDS, numbers, request, same
+
+pytestmark = pytest.mark.filterwarnings("ignore::lowp.PrecisionWarning")
+
+FORMATS = {name: fmt for name in lowp.formats.names() if isinstance(fmt := lowp.parse(name), Packed)}
+NATIVE = [name for name, fmt in FORMATS.items() if fmt.scheme in portable.NATIVE]
+#: One of each scheme, for the compiler.
+KINDS = list({fmt.scheme: name for name, fmt in FORMATS.items() if name in NATIVE}.values())
+#: ggml's minimum of zeros of both signs is the first one, and so is the maximum; see `test_signs_of_zeros`.
+MINIMUM = ("ggml_q4_1", "ggml_q5_1")
+
+
+def modes(fmt: Packed) -> tuple[str, ...]:
+    own_rounding = fmt.scheme.startswith(("ggml", "eden"))
+    return ("ties_to_even",) if own_rounding else ("ties_to_even", "stochastic", "toward_zero")
+
+
+def run(world: str, function: Callable[..., Any], x: np.ndarray) -> Any:
+    """Return what a function gives, its tensors as arrays."""
+    found = WORLDS[world](function, x)
+    return {k: np.asarray(v) for k, v in found["fields"].items()} if isinstance(found, dict) else np.asarray(found)
+
+
+def check(world: str, fmt: Packed, x: np.ndarray, mode: str = "ties_to_even", axis: int = -1) -> None:
+    how = request(mode)
+    want = lowp.quantize(x, fmt, rounding=mode, seed=7, axis=axis)
+    same(run(world, lambda xp, v: portable.quantize_packed(xp, v, fmt, how, axis), x), want, "values")
+    parts = _packed.encode_packed(x, fmt, how._replace(nan="zero"), axis).fields
+    coded = how._replace(nan="zero")
+    fields = run(world, lambda xp, v: portable.encode_packed(xp, v, fmt, coded, axis), x)
+    assert parts is not None
+    assert set(fields) == set(parts)  # a compiled function sorts them
+    for name, part in parts.items():
+        same(fields[name], part, name)
+    if world == "numpy":
+        values = portable.decode_packed(namespace_of(x), None, fields, fmt, axis, x.shape, x.dtype.name)
+        same(values, want, "decoded")
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("world", ["numpy", "torch"])
+def test_formats(world: str, name: str) -> None:
+    fmt = FORMATS[name]
+    for kind in ("normal", "spread", "ties", "small", "zeros", "spoilt"):
+        for dtype in (np.float32, np.float64):
+            x = numbers(kind, (3, 150), dtype)
+            x = np.abs(x) if kind == "zeros" and name in MINIMUM else x
+            for mode in modes(fmt):
+                check(world, fmt, x, mode)
+    if not fmt.flat:
+        check(world, fmt, numbers("normal", (20, 2, 3), np.float32), axis=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_compiled_by_jax(name: str) -> None:
+    x = np.concatenate([numbers(kind, (2, 130), np.float32) for kind in ("spread", "small", "ties")])
+    check("jax", FORMATS[name], x)
+
+
+@pytest.mark.parametrize("name", MINIMUM)
+def test_signs_of_zeros(name: str) -> None:
+    x = np.zeros((1, 32), np.float32)
+    x[0, 1] = -0.0
+    found = run("numpy", lambda xp, v: portable.encode_packed(xp, v, FORMATS[name], request(), -1), x)
+    assert found["d"].tolist() == [[[0]]]
+    assert found["m"].tolist() == [[[0]]]
+
+
+def test_empty_arrays() -> None:
+    for name in ("bnb_nf4", "ggml_q8_0"):
+        x = np.zeros((0, 32), np.float32)
+        assert portable.quantize_packed(namespace_of(x), x, FORMATS[name], request(), -1).shape == (0, 32)
+        check("numpy", FORMATS[name], x)
+
+
+def test_other_schemes_refuse_a_program_and_call_back_only_when_asked() -> None:
+    jax = pytest.importorskip("jax")
+    x, fmt = numbers("normal", (2, 256), np.float32), FORMATS["ggml_q4_k"]
+
+    def rounded(v: Any, callback: bool) -> Any:
+        return portable.quantize_packed(namespace_of(v), v, fmt, request(), -1, callback=callback)
+
+    with pytest.raises(lowp.ArgumentError, match="callback=True"):
+        jax.jit(lambda v: rounded(v, callback=False))(x)
+    with pytest.raises(lowp.ArgumentError, match="callback=True"):
+        jax.jit(lambda v: portable.encode_packed(namespace_of(v), v, fmt, request(), -1))(x)
+    same(jax.jit(lambda v: rounded(v, callback=True))(x), lowp.quantize(x, fmt), "values")
+
+
+def test_shards_are_refused_where_their_random_bits_would_differ() -> None:
+    x = numbers("normal", (2, 64), np.float32)
+    xp, positions = namespace_of(x), np.arange(x.size).reshape(x.shape)
+    with pytest.raises(lowp.ArgumentError, match="shard"):
+        portable.quantize_packed(xp, x, FORMATS["mx9"], request("stochastic"), -1, positions)
+    same(portable.quantize_packed(xp, x, FORMATS["mx9"], request(), -1, positions), lowp.quantize(x, "mx9"), "values")
