@@ -1,0 +1,1 @@
+"""Conjugate gradients and iterative refinement in low precision, with NumPy and with JAX."""
