@@ -130,6 +130,7 @@ class Emulated:
         planner = Planner(self.recipe, self._strict, self._remembers)
         inputs, any_weights = self._origins([leaves[number] for number in moving])
         captured = [] if any_weights or self.weights is not None else captured_origins(self.function, closed.consts)
+        planner.parameters.update(origin.root for origin in (*inputs, *captured) if origin.kind == "weight")
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
         self._check_patterns(planner)
 
@@ -176,7 +177,23 @@ class Emulated:
             for w in wanted
         )
 
+    def _check_primitives(self, planner: Planner) -> None:
+        """Say which patterns over primitives match nothing; warn if there is nothing that they match."""
+        if "elementwise" not in self.recipe.operations:
+            return
+        found = planner.primitives
+        unmet = [p for p in self.recipe.primitives if p != "*" and not any(fnmatchcase(name, p) for name in found)]
+        for pattern in unmet:
+            message = f"primitive {pattern!r}: matches no operation.{nearest(pattern, found)}"
+            if self._strict:
+                raise ArgumentError(f"{message} Operations: {', '.join(sorted(found)) or 'none'}.")
+            planner.report.remark(message)
+            if len(unmet) == len(self.recipe.primitives) and message not in self._warned:
+                self._warned.add(message)
+                warn_caller(message)
+
     def _check_patterns(self, planner: Planner) -> None:
+        self._check_primitives(planner)
         for rule in self.recipe.rules:
             if rule in planner.matched or rule.optional:
                 continue
@@ -341,7 +358,8 @@ def every_operation(
     program limits the precision: float32 results of float32 operations are what is rounded.
 
     Derivatives pass straight through each rounding. So `jax.grad(every_operation(f, fmt))` computes the backward pass
-    in full precision, and `every_operation(jax.grad(f), fmt)` rounds its operations as well.
+    in full precision, and `every_operation(jax.grad(f), fmt)` rounds its operations as well. Results beyond the range
+    become infinity unless `overflow` says otherwise, as in IEEE 754 arithmetic.
 
     Args:
         fn: Any function that `jax.jit` takes.
@@ -366,7 +384,7 @@ def every_operation(
     """
     if not callable(fn):
         raise ArgumentTypeError(f"fn={fn!r} must be a function.")
-    given = {**(dict(settings("fmt", fmt))), **cast}
+    given = {"overflow": "infinity_or_nan", **dict(settings("fmt", fmt)), **cast}
     names = tuple((patterns,) if isinstance(patterns, str) else tuple(patterns) for patterns in (only, exclude))
     recipe = Recipe(
         name="every_operation",

@@ -12,6 +12,31 @@ from lowp.emulation._jax_sites import Site
 from lowp.emulation.casts import Cast
 from lowp.formats import ScalarFormat, parse
 
+#: Primitives that run a jaxpr once, and the parameter that holds it.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "shard_map": "jaxpr",
+}
+#: Primitives that compute products of their own, and what they are.
+LEFT_ALONE = {
+    "ragged_dot": "matrix product of ragged groups",
+    "ragged_dot_general": "matrix product of ragged groups",
+    "pallas_call": "Pallas kernel",
+    "custom_call": "foreign function",
+    "ffi_call": "foreign function",
+    "pure_callback": "host callback",
+    "io_callback": "host callback",
+    "scaled_matmul_wrapper": "scaled matrix product",
+    "dot_product_attention_fwd_wrapper": "attention kernel",
+    "dot_product_attention_bwd_wrapper": "attention kernel",
+}
 PRODUCTS = {"dot_general": "matrix product", "conv_general_dilated": "convolution"}
 
 
@@ -30,6 +55,14 @@ def is_lookup(eqn: Any, inputs: list[Origin]) -> bool:
     table = eqn.invars[0].aval
     lookup = origins.is_embedding(table, eqn.params["dimension_numbers"], eqn.params["slice_sizes"])
     return inputs[0].kind == "weight" and lookup and is_float(table)
+
+
+def is_row(eqn: Any, inputs: list[Origin]) -> bool:
+    """Whether an equation takes one row of a weight, at a place that depends on data."""
+    if eqn.primitive.name != "dynamic_slice" or inputs[0].kind != "weight" or eqn.invars[0].aval.ndim != 2:
+        return False
+    row = tuple(eqn.params["slice_sizes"]) == (1, eqn.invars[0].aval.shape[1])
+    return row and any(origin.kind == "activation" for origin in inputs[1:])
 
 
 def gradient_roles(kinds: list[str]) -> tuple[str, ...]:

@@ -147,6 +147,11 @@ def same(a: Origin, b: Origin) -> Origin:
     return source._replace(root=object())
 
 
+def carried(before: Origin, after: Origin) -> Origin:
+    """Return the origin of what a loop carries: a parameter that gradients change is trained, and stays one."""
+    return before if (before.kind, after.kind) == ("weight", "gradient") else same(before, after)
+
+
 def outputs(primitive: str, stack: str, inputs: Sequence[Origin], count: int) -> list[Origin]:
     """Return the origins of the results of a plain operation in a name stack.
 
@@ -178,8 +183,8 @@ def is_embedding(operand: Any, dimension_numbers: Any, slice_sizes: Sequence[int
     return (
         operand.ndim == 2
         and tuple(slice_sizes) == (1, operand.shape[1])
-        and tuple(dimension_numbers.collapsed_slice_dims) == (0,)
-        and tuple(dimension_numbers.start_index_map) == (0,)
+        and tuple(dimension_numbers.collapsed_slice_dims) in ((0,), ())
+        and tuple(dimension_numbers.start_index_map)[:1] == (0,)
     )
 
 

@@ -11,6 +11,8 @@ from jax.extend import core
 from lowp._errors import ArgumentError
 from lowp.emulation import _jax_origins as origins
 from lowp.emulation._jax_equations import (
+    CALLS,
+    LEFT_ALONE,
     PRODUCTS,
     gradient_roles,
     has_product,
@@ -18,37 +20,13 @@ from lowp.emulation._jax_equations import (
     is_inexact,
     is_lookup,
     is_repeatable,
+    is_row,
     split_axes,
 )
 from lowp.emulation._jax_origins import CONSTANT, Origin
 from lowp.emulation._jax_sites import Plan, Scope, Site, Step
 from lowp.emulation.recipe import Recipe, Rule
 from lowp.emulation.report import Report
-
-#: Primitives that run a jaxpr once, and the parameter that holds it.
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "shard_map": "jaxpr",
-}
-_LEFT_ALONE = {
-    "ragged_dot": "matrix product of ragged groups",
-    "ragged_dot_general": "matrix product of ragged groups",
-    "pallas_call": "Pallas kernel",
-    "custom_call": "foreign function",
-    "ffi_call": "foreign function",
-    "pure_callback": "host callback",
-    "io_callback": "host callback",
-    "scaled_matmul_wrapper": "scaled matrix product",
-    "dot_product_attention_fwd_wrapper": "attention kernel",
-    "dot_product_attention_bwd_wrapper": "attention kernel",
-}
 
 
 class _Reader(NamedTuple):
@@ -72,13 +50,15 @@ class Planner:
         self.recipe, self.strict, self.remembers = recipe, strict, remembers
         self.report = Report()
         self.layers: dict[str, None] = {}
+        self.primitives: set[str] = set()
         self.matched: set[Rule] = set()
         self._noted: set[tuple[Site, int]] = set()
         self._calls: dict[tuple[str, str], int] = {}
         self._visits: dict[tuple[Any, str, tuple[int, ...]], int] = {}
         self._readers: dict[Any, list[_Reader]] = {}
         self._effective: dict[tuple[tuple[str, ...], str], Recipe | None] = {}
-        if recipe.kv_cache and "attention" in recipe.operations:
+        self.parameters: set[Any] = set()  # roots of parameters, and of what steps of training make of them
+        if recipe.kv_cache:
             self._cannot("kv_cache: a JAX program does not say which operand is a key or a value; left alone")
 
     def plan(
@@ -116,8 +96,14 @@ class Planner:
             site, results = self._product(eqn, inputs, stack, scope)
         elif name == "gather" and is_lookup(eqn, inputs):
             site, results = self._lookup(eqn, inputs, stack, scope)
+        elif is_row(eqn, inputs):
+            site, results = None, [origins.activation()]
+            if "embedding" in self.recipe.operations:
+                self._cannot("lookup of one row (primitive dynamic_slice)")
         else:
             site, results = None, origins.outputs(name, stack, inputs, len(eqn.outvars))
+            if name in ("add", "sub") and not origins.is_backward(stack):
+                results = self._trained(inputs, results)
             self._remark_on(eqn, stack)
         rounded = self._elementwise(eqn, stack, scope)
         return (Step(site, (), rounded) if site or rounded else None), results
@@ -138,6 +124,7 @@ class Planner:
         inner = scope.inside(stack, times=length)._replace(rounds=(*scope.rounds, length))
         carry = self._settled(eqn.params["jaxpr"], lambda c: [*fixed, *c, *rest], carry, inner)
         plan, results = self.plan(eqn.params["jaxpr"], [*fixed, *carry, *rest], inner)
+        results = [*map(origins.carried, carry, results[:carried]), *results[carried:]]
         return (Step(None, (plan,)) if plan.active else None), results
 
     def _while(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> tuple[Step | None, list[Origin]]:
@@ -149,7 +136,7 @@ class Planner:
         condition, _ = self.plan(eqn.params["cond_jaxpr"], [*for_cond, *carry], inner)
         body, results = self.plan(eqn.params["body_jaxpr"], [*for_body, *carry], inner)
         active = condition.active or body.active
-        return (Step(None, (condition, body)) if active else None), results
+        return (Step(None, (condition, body)) if active else None), [*map(origins.carried, carry, results)]
 
     def _cond(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> tuple[Step | None, list[Origin]]:
         inner = scope.inside(stack)._replace(forgets="cond")
@@ -169,13 +156,23 @@ class Planner:
         """Return the origins of what a loop carries, after any number of rounds."""
         for _ in range(len(origins.KINDS) * max(len(carry), 1)):
             trial = Planner(self.recipe, remembers=self.remembers)
+            trial.parameters = self.parameters
             _, results = trial.plan(body, arguments(carry), scope)
-            after = [origins.same(a, b) for a, b in zip(carry, results[: len(carry)], strict=True)]
+            after = [origins.carried(a, b) for a, b in zip(carry, results[: len(carry)], strict=True)]
             if [o.kind for o in after] == [o.kind for o in carry]:
                 break
             carry = after
         # what comes out of a round is no longer what went in
         return [o if o.kind in ("constant", "weight") else o._replace(root=object()) for o in carry]
+
+    def _trained(self, inputs: list[Origin], results: list[Origin]) -> list[Origin]:
+        """Return the origin of a sum: a parameter to which a gradient is added is a parameter, one step later."""
+        for parameter, other in (inputs, inputs[::-1]):
+            if parameter.kind == "weight" and parameter.root in self.parameters and other.kind == "gradient":
+                trained = parameter._replace(root=object())
+                self.parameters.add(trained.root)
+                return [trained]
+        return results
 
     def _product(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> tuple[Site | None, list[Origin]]:
         kinds = [o.kind for o in inputs]
@@ -283,6 +280,7 @@ class Planner:
 
     def _elementwise(self, eqn: Any, stack: str, scope: Scope) -> Site | None:
         name = eqn.primitive.name
+        self.primitives.add(name)
         named = name in self.recipe.primitives
         if not self.recipe.covers(name) or (name in origins.MOVES and not named):
             return None
@@ -379,8 +377,8 @@ class Planner:
 
     def _remark_on(self, eqn: Any, stack: str) -> None:
         name = eqn.primitive.name
-        if name in _LEFT_ALONE:
-            self._cannot(f"{_LEFT_ALONE[name]} {name!r} in {origins.scope_of(stack)!r}")
+        if name in LEFT_ALONE:
+            self._cannot(f"{LEFT_ALONE[name]} {name!r} in {origins.scope_of(stack)!r}")
         elif any(has_product(j) for j in core.jaxprs_in_params(eqn.params)):
             self._cannot(f"matrix products inside {name!r}")
 

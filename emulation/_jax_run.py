@@ -13,9 +13,10 @@ from jax.extend import core, source_info_util
 
 from lowp.emulation._jax_convolutions import convolution, lookup
 from lowp.emulation._jax_elementwise import round_result
+from lowp.emulation._jax_equations import CALLS
 from lowp.emulation._jax_memory import current, remembering
 from lowp.emulation._jax_origins import CONSTANT, Origin
-from lowp.emulation._jax_plan import CALLS, Planner
+from lowp.emulation._jax_plan import Planner
 from lowp.emulation._jax_products import Hooks, product
 from lowp.emulation._jax_seeds import fold
 from lowp.emulation._jax_sites import Plan, Step

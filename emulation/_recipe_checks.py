@@ -79,6 +79,11 @@ def _check_role(where: str, role: str, cast: Cast) -> None:
         for name in ("hadamard", "reuse", "scaling", "method"):
             if getattr(cast, name) not in (0, "none", "round"):
                 raise ArgumentError(f"{where}: {name}={getattr(cast, name)!r} is for operands of products.")
+    if cast.gradient != "straight_through" and role not in ("weight", "activation", "elementwise"):
+        raise ArgumentError(
+            f"{where}: gradient={cast.gradient!r} says how a gradient passes the rounding of weights, activations and "
+            "element-wise results; it is for those."
+        )
     if cast.group and role != "accumulator":
         raise ArgumentError(f"{where}: group={cast.group} is for accumulators.")
     if not cast.format:

@@ -139,6 +139,8 @@ class Call:
             cast = self.cast(role, product)
         if not cast:
             return Rounded(x)
+        if product == "forward" or role == "gradient":
+            self.run.check_operand(x, self, product, role)
         scale = history = None
         if cast.scaling == "delayed" and (cast.requantize or not cast.reuse):
             name = f"{role}_2" if second else role

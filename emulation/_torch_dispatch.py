@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lowp.emulation._torch_calls import is_decided, is_inside
@@ -23,6 +24,7 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, run: Emulation, fallback: Fallback | None, rounder: Rounder | None, late: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run, self.fallback, self.rounder, self.late = run, fallback, rounder, late
+        self.supports_higher_order_operators = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunction():  # the modes above have had their say
@@ -30,6 +32,9 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if is_inside() or self.run.thread.passing or not (self.run.owns_node() if self.late else self.run.acts()):
+            return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):
+            self.run.left(_name_of(func), "what it runs is hidden inside a higher-order operator")
             return func(*args, **kwargs)
         if self.fallback is not None and not is_decided() and self.fallback.knows(func):
             done, result = self.fallback.compute(func, args, kwargs)
@@ -47,6 +52,11 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.run.thread.passing = False
         return self.rounder.finish(func, args, kwargs, result)
+
+
+def _name_of(func: Any) -> str:
+    name: str = func.name()
+    return name
 
 
 _late: weakref.WeakSet[Any] = weakref.WeakSet()

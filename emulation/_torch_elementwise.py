@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lowp._errors import nearest
 from lowp.emulation._torch_calls import inside
 from lowp.emulation._torch_composites import COMPOSITES
 from lowp.emulation._torch_world import TORCH
@@ -99,9 +100,17 @@ class Rounder:
             self._chosen[primitive] = found
         return found
 
+    def idle_patterns(self) -> list[str]:
+        """Return a sentence for each pattern over primitives that matches none that ran."""
+        ran = sorted({name for p in self._chosen for name in (p, *ALIASES.get(p, ()))})
+        patterns = (*self.run.recipe.primitives, *self.run.recipe.exclude) if ran else ()
+        idle = [p for p in patterns if not any(fnmatchcase(name, p) for name in ran)]
+        return [f"the pattern {p!r} over primitives matches none that ran.{nearest(p, ran)}" for p in idle]
+
     def cast(self, layer: str) -> Cast | None:
         """Return the cast in a layer; None where the layer is left alone."""
         if layer not in self._casts:
+            self.run.saw(layer, "elementwise")
             cast = self.run.recipe.cast("elementwise", "", layer, "elementwise")
             self._casts[layer] = cast if cast and self.run.recipe.emulates("elementwise", layer) else None
         return self._casts[layer]
@@ -121,7 +130,8 @@ class Rounder:
         results = tree_leaves(result)
         if not any(_is_float(t) for t in (*targets, *results)):
             return result
-        if cast is None or not self.chooses(primitive):
+        chosen = self.chooses(primitive)
+        if cast is None or not chosen:
             self.run.report.add(layer, primitive, "", "elementwise", "unchanged")
             return result
         self.run.report.add(layer, primitive, "", "elementwise", cast.describe())

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from lowp.emulation._torch_calls import Call, decided, inside
 from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared
+from lowp.emulation._torch_products import check_forgettable
 
 if TYPE_CHECKING:
     from lowp.emulation._torch_mode import Emulation
@@ -20,17 +21,21 @@ class Rows(torch.autograd.Function):
     """Rows of a table as the weight's cast makes them; their gradient as the gradient's cast makes it."""
 
     @staticmethod
-    def forward(rows: Tensor, call: Call, read: bool, arriving: bool) -> Tensor:
+    def forward(rows: Tensor, call: Call, read: bool, arriving: bool, masks: list[Tensor]) -> Tensor:
         if not read:
             return rows.view_as(rows)
         with inside(rows.device.type):
-            values = call.round(rows, "weight", "forward", -1, max(rows.ndim - 2, 0)).values
-            result: Tensor = call.output(values, "forward", rows.dtype)
+            rounded = call.round(rows, "weight", "forward", -1, max(rows.ndim - 2, 0))
+            masks.extend([] if rounded.mask is None else [rounded.mask])
+            result: Tensor = call.output(rounded.values, "forward", rows.dtype)
             return result.view_as(result) if result is rows else result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _, ctx.call, _, ctx.arriving = inputs
+        _, ctx.call, read, ctx.arriving, masks = inputs
+        if read and not masks and ctx.call.cast("weight", "forward").masks:
+            check_forgettable(ctx.call, ("weight",))
+        ctx.save_for_backward(*masks)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -38,16 +43,18 @@ class Rows(torch.autograd.Function):
         if ctx.arriving and g.layout == torch.strided:
             with inside(g.device.type):
                 g = ctx.call.round(g, "gradient", "grad_weight", -1, max(g.ndim - 2, 0)).values.to(g.dtype)
-        return g, None, None, None
+        for mask in ctx.saved_tensors:
+            g = g * mask.to(g.dtype)
+        return g, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, rows: Any, call: Call, read: bool, arriving: bool) -> Any:
+    def vmap(info: Any, in_dims: Any, rows: Any, call: Call, read: bool, arriving: bool, masks: list[Tensor]) -> Any:
         """Round all rows at once."""
-        return Rows.apply(rows, call, read, arriving), in_dims[0]  # type: ignore[no-untyped-call]
+        return Rows.apply(rows, call, read, arriving, []), in_dims[0]  # type: ignore[no-untyped-call]
 
 
 def _through(rows: Tensor, call: Call, read: bool, arriving: bool) -> Tensor:
-    result: Tensor = Rows.apply(rows, call, read, arriving)  # type: ignore[no-untyped-call]
+    result: Tensor = Rows.apply(rows, call, read, arriving, [])  # type: ignore[no-untyped-call]
     return result
 
 

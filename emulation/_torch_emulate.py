@@ -150,6 +150,11 @@ def emulate(
         ['mxfp8_e4m3', 'mxfp4']
     """
     resolved = as_recipe(recipe)
+    if resolved.cast("elementwise").gradient != "straight_through":
+        raise ArgumentError(
+            f"elementwise: gradient={resolved.cast('elementwise').gradient!r} is for lowp.jax; torch rounds the "
+            "results of element-wise operations below autograd, and the gradient passes straight through."
+        )
     if model is not None:
         _module(model)
     run = Emulation(resolved, strict=strict, check_finite=check_finite, shard=shard, group=group, decompose=decompose)
@@ -212,7 +217,11 @@ def every_operation(
     """
     cast = Cast(fmt, rounding=rounding, overflow=overflow, random_bits=random_bits)
     recipe = Recipe(
-        seed=seed, operations=("elementwise",), elementwise=cast, primitives=_listed(only), exclude=_listed(exclude)
+        seed=seed,
+        operations=("elementwise",),
+        elementwise=cast,
+        primitives=_listed("only", only),
+        exclude=_listed("exclude", exclude),
     )
     run = Emulation(recipe, check_finite=check_finite, decompose=decompose)
     if model is None:
@@ -226,5 +235,7 @@ def _module(model: Any) -> nn.Module:
     raise ArgumentTypeError(f"model={model!r:.80} must be a torch.nn.Module; a function runs inside the `with`.")
 
 
-def _listed(patterns: Iterable[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+def _listed(argument: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(patterns, Iterable):
+        return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    raise ArgumentTypeError(f"{argument}={patterns!r} must be patterns over the names of primitives.")

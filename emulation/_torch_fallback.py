@@ -48,6 +48,12 @@ _FUSED = {
     "_linear_cross_entropy": "linear",
     "_trilinear": "linear",
     "_int_mm": "linear",
+    "_sparse_mm": "linear",
+    "_sparse_addmm": "linear",
+    "_sparse_mm_reduce_impl": "linear",
+    "sparse_sampled_addmm": "linear",
+    "_cslt_sparse_mm": "linear",
+    "hspmm": "linear",
     "_weight_int8pack_mm": "linear",
     "_weight_int4pack_mm": "linear",
 }
@@ -74,7 +80,7 @@ class Fallback:
 
     def knows(self, func: Any) -> bool:
         """Whether an operator is, or holds, a product."""
-        return func in _PRODUCTS or func in _CONVOLUTIONS or _name(func) in _FUSED
+        return func in _PRODUCTS or func in _CONVOLUTIONS or _fused(func) != ""
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> tuple[bool, Any]:
         """Return whether the operator was emulated, and its result."""
@@ -83,7 +89,7 @@ class Fallback:
             result = self._convolution_backward(*args) if func is _BACKWARD else self._convolution(*args)
             return result is not None, result
         if func not in _PRODUCTS:
-            operation = _FUSED[_name(func)]
+            operation = _fused(func)
             layer = self.run.names.current()
             if not backward and self.run.emulates(operation, layer):
                 self.run.left(_name(func), "it is a fused operator that was called inside C++")
@@ -184,6 +190,14 @@ def _plus(y: Tensor, c: Tensor, kwargs: Any) -> Tensor:
 def _name(func: Any) -> str:
     name: str = func._schema.name
     return name.rpartition("::")[2]
+
+
+def _fused(func: Any) -> str:
+    """Return the operation that an operator fuses with something else; "" for none."""
+    name = _name(func)
+    if func.namespace == "quantized" and "pack" not in name:
+        return next((o for o in ("linear", "conv", "embedding") if name.startswith(o)), "")
+    return _FUSED.get(name, "")
 
 
 def _storage(x: Tensor) -> int:

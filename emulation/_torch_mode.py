@@ -137,6 +137,10 @@ class Emulation(Run):
                 if self.warns:
                     warn_caller(text)
 
+    def idle_primitives(self) -> list[str]:
+        """Return a sentence for each pattern over primitives that matches none that ran."""
+        return [] if self.rounder is None else self.rounder.idle_patterns()
+
     def modes(self) -> Iterator[Any]:
         """Yield the modes of torch that intercept, the outer ones first."""
         if self.rounder is not None:

@@ -62,7 +62,8 @@ class Run:
         self._casts: dict[tuple[str, str, str, str], tuple[Cast, str]] = {}
         self._emulated: dict[tuple[str, str], bool] = {}
         self._nonfinite = ""
-        self._layers: set[str] = set()
+        self._swallowed = ""
+        self._seen: set[tuple[str, str]] = set()
         self._told: set[str] = set()
         if recipe.elementwise and "elementwise" not in recipe.operations:
             self.report.remark(
@@ -106,7 +107,7 @@ class Run:
     def wants(self, operation: str, weight: Any = None) -> str | None:
         """Return the running layer if the operation is emulated there; None, with a line in the report, if not."""
         layer = self.names.current(weight)
-        self._layers.add(layer)
+        self._seen.add((layer, operation))
         if self.emulates(operation, layer):
             return layer
         if set(self.recipe.operations) != {"elementwise"}:
@@ -116,6 +117,7 @@ class Run:
 
     def call(self, operation: str, layer: str) -> Call:
         """Return a new call of an operation in a layer."""
+        self._seen.add((layer, operation))
         return Call(self, layer, operation, self.state.next_call(layer, operation), self.thread.replaying)  # type: ignore[arg-type]
 
     def where(self, name: str) -> str:
@@ -136,8 +138,13 @@ class Run:
     # What the program hears about its results.
 
     def check(self, y: torch.Tensor, call: Call, product: str) -> None:
-        """Note the first result of an emulated operation that holds NaN or infinity."""
-        if not self.check_finite or _is_finite(y):
+        """Note the first result of an emulated operation that holds NaN or infinity, or whose operands do."""
+        if not self.check_finite:
+            return
+        if _is_finite(y):
+            if self._swallowed:
+                self.report.remark(self._swallowed)
+            self._swallowed = ""
             return
         if self._nonfinite:
             self.report.remark("results with NaN or infinity after that")
@@ -147,6 +154,14 @@ class Run:
             f"NaN or infinity appeared first in the result of layer {call.layer!r} ({call.operation}, {product}, "
             f"call {call.index})"
         )
+
+    def check_operand(self, x: torch.Tensor, call: Call, product: str, role: str) -> None:
+        """Look whether an operand holds NaN or infinity, of which rounding may make numbers; `check` speaks of it."""
+        if self.check_finite and not self._nonfinite and not self._swallowed and not _is_finite(x):
+            self._swallowed = (
+                f"NaN or infinity went into layer {call.layer!r} ({call.operation}, {product}, {role}, call "
+                f"{call.index}), and its result is finite"
+            )
 
     def check_result(self, output: Any) -> None:
         """Note NaN or infinity in what an outermost module returned, such as a loss."""
@@ -165,15 +180,27 @@ class Run:
                 self.report.remark(f"the loss holds NaN or infinity{first}")
 
     def unmatched(self) -> list[str]:
-        """Return what to say of patterns that matched no layer so far; nothing twice."""
-        known = self.names.known | self._layers
-        if not self._layers:
+        """Return what to say of patterns that matched no layer so far; nothing twice.
+
+        Patterns that match layers in which nothing ran that the rule speaks of are but a remark.
+        """
+        if not self._seen:
             return []
+        known = self.names.known | {layer for layer, _ in self._seen}
         told = [text for text in unmatched_patterns(self.recipe, known) if text not in self._told]
-        for text in told:
+        idle = [*idle_patterns(self.recipe, known, self._seen), *self.idle_primitives()]
+        for text in [*told, *(text for text in idle if text not in self._told)]:
             self._told.add(text)
             self.report.remark(text)
         return told
+
+    def idle_primitives(self) -> list[str]:
+        """Return a sentence for each pattern over primitives that matches none that ran."""
+        return []
+
+    def saw(self, layer: str, operation: str) -> None:
+        """Remember that an operation ran in a layer."""
+        self._seen.add((layer, operation))
 
     # What the user keeps.
 
@@ -194,6 +221,7 @@ class Run:
         self.state.clear()
         self.report = Report()
         self._nonfinite = ""
+        self._swallowed = ""
         self._told.clear()
 
     def __reduce__(self) -> Any:
@@ -230,6 +258,21 @@ def unmatched_patterns(recipe: Recipe, names: Iterable[str]) -> list[str]:
     return texts
 
 
+def idle_patterns(recipe: Recipe, names: Iterable[str], seen: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a sentence for each pattern of a rule that matches names, but no operation that ran there."""
+    names, texts = sorted(names), []
+    for rule in recipe.rules:
+        for pattern in () if rule.optional else rule.match:
+            here = [name for name in names if fnmatchcase(name, pattern)]
+            if here and not any(fnmatchcase(layer, pattern) and rule.operation in ("", o) for layer, o in seen):
+                what = f"of {rule.operation!r} " if rule.operation else ""
+                below = any(name.startswith(f"{n}.") for n in here if n for name in names)
+                hint = f" For the layers inside: {pattern + '.*'!r}." if below else ""
+                found = f"rules: the pattern {pattern!r} matches {here[0]!r}"
+                texts.append(f"{found}, but no operation {what}ran there.{hint}")
+    return texts
+
+
 def _placed(shard: Any, group: Any) -> tuple[tuple[int, int] | None, Callable[[Any], Any] | None]:
     """Return the rank and the number of ranks, and the function that makes one amax of those of all ranks."""
     distributed = torch.distributed
@@ -240,7 +283,7 @@ def _placed(shard: Any, group: Any) -> tuple[tuple[int, int] | None, Callable[[A
         if group is None:
             return None, None
         shard = (distributed.get_rank(group), distributed.get_world_size(group))
-    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(isinstance(n, int) for n in shard)
+    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(n) is int for n in shard)
     if not pair or not 0 <= shard[0] < shard[1]:
         raise ArgumentError(f"shard={shard!r} must be a pair (rank, number of ranks) with 0 <= rank < number.")
     if group is None:

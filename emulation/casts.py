@@ -51,7 +51,7 @@ class Cast:
         format: Name of a format, such as "mxfp4", "float8_e4m3fn" or "e4m3fn_t128x128"; "" leaves the operand alone.
         rounding: Rounding mode.
         overflow: Overflow mode.
-        random_bits: Random bits of the stochastic modes.
+        random_bits: Random bits of the stochastic modes; None, in files "none", for as many as the mode takes.
         method: Name in `METHODS`.
         axis: Name in `AXES`: the axis that blocks run along. Tiles cover both axes of a matrix either way.
         hadamard: Block length of a Hadamard transform along the contraction axis, a power of two; 0 for none.
@@ -90,16 +90,24 @@ class Cast:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format", format_name(self.format))
+        bits: Any = self.random_bits
+        if bits == "none":  # as files write it
+            object.__setattr__(self, "random_bits", None)
         object.__setattr__(self, "rounding", rounding(self.rounding, self.random_bits).name)
         object.__setattr__(self, "overflow", overflow_mode(self.overflow))
         for argument, names in _NAMES.items():
             value = getattr(self, argument)
-            if value not in names:
+            if not isinstance(value, str) or value not in names:
                 raise ArgumentError(unknown_name(argument, value, names))
         for argument, least in (("hadamard", 0), ("history", 1), ("margin", -64), ("group", 0)):
             value = getattr(self, argument)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
                 raise ArgumentError(f"{argument}={value!r} must be an integer, at least {least}.")
+            object.__setattr__(self, argument, int(value))
+        if self.margin > _LARGEST_MARGIN:
+            raise ArgumentError(f"margin={self.margin} must be an integer from -64 to {_LARGEST_MARGIN}.")
+        if self.random_bits is not None:
+            object.__setattr__(self, "random_bits", int(self.random_bits))
         for argument in ("reuse", "requantize"):
             if not isinstance(getattr(self, argument), bool):
                 raise ArgumentTypeError(f"{argument}={getattr(self, argument)!r} must be True or False.")
@@ -158,6 +166,7 @@ class Cast:
         return (self.hadamard, self.signs) if self.hadamard and (self.requantize or not self.reuse) else (0, "")
 
 
+_LARGEST_MARGIN = 64
 _SIGN_WORDS = {"fixed": "fixed", "none": "no"}
 _NAMES = {"method": METHODS, "axis": AXES, "signs": SIGNS, "scaling": SCALINGS, "gradient": GRADIENTS}
 

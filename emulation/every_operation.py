@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name, warn_caller
+from lowp.emulation._numpy_products import PRODUCTS, PRODUCTS_OF_ARRAYS, norm
 from lowp.emulation.report import Report
 from lowp.formats import Format, ScalarFormat, parse
 from lowp.rounding._scalar import quantize_values
@@ -52,6 +53,24 @@ class _Mode:
         self._positions += flat.size * self.random
         return rounded.reshape(x.shape)
 
+    def settled(self, name: str, x: Any) -> Any:
+        """Return numbers that come in from outside rounded; those of the format stay, and take no random bits."""
+        x = _plain(x)
+        plain = np.asarray(x)
+        if plain.dtype.kind != "f" and not (plain.dtype.kind in "iu" and self.covers(name)):
+            return x
+        return x if self.holds(plain) else self.round(name, plain.astype(np.float64))
+
+    def holds(self, x: Any) -> bool:
+        """Whether all numbers are the format's."""
+        flat = np.ascontiguousarray(x, np.float64).reshape(-1)
+        return bool(np.array_equal(quantize_values(flat, self.format, _TOWARD_ZERO), flat, equal_nan=True))
+
+    def warn_inside(self, name: str) -> None:
+        """Say that a function's inner steps are not rounded."""
+        warn_caller(f"numpy's {name} computes inside in float64; its result alone is rounded to the format.")
+        self.report.remark(f"{name}: only the result was rounded")
+
 
 class EveryOperation(np.ndarray):
     """A float64 array that rounds the result of every operation on it; made by `lowp.every_operation`."""
@@ -81,6 +100,8 @@ class EveryOperation(np.ndarray):
         mode.note(ufunc.__name__)
         result = _compute(mode, ufunc, method, plain, options)
         results = result if isinstance(result, tuple) else (result,)
+        if any(np.iscomplexobj(r) for r in results):
+            _warn_complex(mode, ufunc.__name__)
         if out is not None:
             wrapped = tuple(
                 _wrapped(mode, new) if given is None else _stored(given, new)
@@ -92,18 +113,42 @@ class EveryOperation(np.ndarray):
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         name = function.__name__
-        if function in _PRODUCTS:
+        if function in PRODUCTS:
             mode = _common(args)
             mode.note(name)
-            return _wrapped(mode, _PRODUCTS[function](mode, *[_plain(a) for a in args], **kwargs))
+            out = kwargs.get("out")
+            options = {k: _plain(v) for k, v in kwargs.items() if k != "out"}
+            result = _wrapped(mode, PRODUCTS[function](mode, *[_plain(a) for a in args], **options))
+            return result if out is None else _stored(out, result)
+        if name == "norm" and isinstance(args[0], EveryOperation) and (result := norm(*args, **kwargs)) is not None:
+            return result
         if name in _INSIDE:
-            warn_caller(f"numpy's {name} computes inside in float64; its result alone is rounded to the format.")
             mode = _common(args)
-            mode.report.remark(f"{name}: only the result was rounded")
+            mode.warn_inside(name)
             result = function(*[_plain(a) for a in args], **{k: _plain(v) for k, v in kwargs.items()})
             parts = tuple(_wrapped(mode, mode.round(name, r)) for r in (result if _is_tuple(result) else (result,)))
             return type(result)(*parts) if hasattr(result, "_fields") else parts if _is_tuple(result) else parts[0]
-        return _rewrapped(_find(args, kwargs), super().__array_function__(function, types, args, kwargs))
+        return _rewrapped(_find(args, kwargs), name, super().__array_function__(function, types, args, kwargs))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, self._mode.settled("array", value))
+
+    def fill(self, value: Any) -> None:
+        """Fill the array with one number, rounded."""
+        super().fill(self._mode.settled("array", value))
+
+    def round(self, decimals: Any = 0, out: Any = None) -> Any:
+        """Round to decimal places, and then to the format."""
+        result = _wrapped(self._mode, self._mode.settled("round", np.asarray(self).round(decimals)))
+        return result if out is None else _stored(out, result)
+
+    def __reduce__(self) -> Any:
+        parts: Any = super().__reduce__()
+        return parts[0], parts[1], (parts[2], self._mode)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self._mode = state[1]
 
     def __getitem__(self, index: Any) -> Any:
         return _wrapped(self._mode, super().__getitem__(index))
@@ -119,6 +164,9 @@ class EveryOperation(np.ndarray):
 
     def __float__(self) -> float:
         return float(np.asarray(self).item())
+
+    def __str__(self) -> str:
+        return np.array_str(self.view(np.ndarray))
 
     def __repr__(self) -> str:
         return f"{np.array_repr(np.asarray(self))[:-1]}, {self._mode.format.name!r})".replace(
@@ -142,8 +190,10 @@ def every_operation(
 
     The array holds float64 and results are rounded from there: exact for sums, products, quotients and square roots
     in formats of at most 25 significant bits; other functions are NumPy's, rounded. NaN and infinity follow the
-    overflow mode. Signs, comparisons, maxima and rounding to integers are never rounded. What LAPACK computes inside is
-    not; only its result is, with a warning.
+    overflow mode. Signs, comparisons, maxima and rounding to integers are never rounded, so that a plain number in
+    `maximum` or `clip` stays what it is; numbers stored by an index are rounded. What LAPACK and other compiled code of
+    NumPy (`interp`, `cov`, `polyfit`) computes inside is not; only its result is, with a warning and a remark. Complex
+    results are plain arrays, with the same. `np.vectorize`, SciPy and `np.asarray` leave the class, and the emulation.
 
     Args:
         x: Numbers; they are rounded too.
@@ -207,13 +257,28 @@ def _wrapped(mode: _Mode, result: Any) -> Any:
     return view
 
 
-def _rewrapped(mode: _Mode | None, result: Any) -> Any:
-    """Return what a NumPy function made of such arrays, in their class; functions of C drop it."""
-    if mode is None:
+def _rewrapped(mode: _Mode | None, name: str, result: Any) -> Any:
+    """Return what a NumPy function made of such arrays, in their class; functions that compute inside drop it."""
+    if mode is None or isinstance(result, EveryOperation):
         return result
     if isinstance(result, list) or type(result) is tuple:
-        return type(result)(_rewrapped(mode, r) for r in result)
-    return _wrapped(mode, result) if isinstance(result, np.ndarray | np.floating) else result
+        return type(result)(_rewrapped(mode, name, r) for r in result)
+    if not isinstance(result, np.ndarray | np.generic):
+        return result
+    if result.dtype.kind == "c":
+        _warn_complex(mode, name)
+    if result.dtype.kind != "f":
+        return result
+    if mode.covers(name) and not mode.holds(result):
+        if name not in _MOVES:
+            mode.warn_inside(name)
+        result = mode.round(name, result)
+    return _wrapped(mode, result)
+
+
+def _warn_complex(mode: _Mode, name: str) -> None:
+    warn_caller(f"numpy's {name} gives complex numbers, which are not rounded to the format; use their parts.")
+    mode.report.remark(f"not emulated: complex results of {name}")
 
 
 def _find(args: Any, kwargs: Any) -> _Mode | None:
@@ -256,7 +321,7 @@ def _compute(mode: _Mode, ufunc: np.ufunc, method: str, plain: list[Any], option
     chained = mode.sums == "each" and ufunc in (np.add, np.multiply, np.subtract)
     with np.errstate(all="ignore"):
         if ufunc in (np.matmul, np.vecdot):
-            return _PRODUCTS_OF_ARRAYS[name](mode, *plain)
+            return PRODUCTS_OF_ARRAYS[name](mode, *plain)
         if method in ("reduce", "accumulate") and chained:
             return _chain(mode, ufunc, method, plain[0], **options)
         result = getattr(ufunc, method)(*plain, **options)
@@ -288,59 +353,14 @@ def _chain(
     return np.reshape(total, [1 if a in axes else x.shape[a] for a in range(x.ndim)]) if keepdims else total
 
 
-def _matmul(mode: _Mode, a: Any, b: Any, **options: Any) -> Any:
-    """Return `a @ b`; with sums="each" every product and every partial sum is rounded."""
-    if options:
-        raise ArgumentError(f"numpy.matmul with {', '.join(options)}= is not emulated.")
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if mode.sums == "final" or 0 in (a.ndim, b.ndim):
-        return mode.round("matmul", np.matmul(a, b))
-    left, right = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
-    if left.shape[-1] != right.shape[-2]:
-        np.matmul(a, b)  # raises what NumPy says of shapes that do not fit
-    total: Any = None
-    for k in range(left.shape[-1]):
-        product = mode.round("multiply", left[..., :, k, None] * right[..., None, k, :])
-        total = product if total is None else mode.round("add", total + product)
-    if total is None:
-        return np.matmul(a, b)
-    total = total if b.ndim > 1 else total[..., 0]
-    return total if a.ndim > 1 else (total[..., 0, :] if b.ndim > 1 else total[..., 0])
-
-
-def _dot(mode: _Mode, a: Any, b: Any, **options: Any) -> Any:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if 0 in (a.ndim, b.ndim):
-        return mode.round("multiply", a * b)
-    if b.ndim <= 2 and a.ndim <= 2:
-        return _matmul(mode, a, b, **options)
-    rest = np.moveaxis(b, -2, 0)  # numpy.dot pairs every row of a with every column of b
-    product = _matmul(mode, a.reshape(-1, a.shape[-1]), rest.reshape(rest.shape[0], -1))
-    return product.reshape(*a.shape[:-1], *rest.shape[1:])
-
-
-def _inner(mode: _Mode, a: Any, b: Any) -> Any:
-    b = np.asarray(b, np.float64)
-    return _dot(mode, a, np.moveaxis(b, -1, -2) if b.ndim > 1 else b)
-
-
-def _vdot(mode: _Mode, a: Any, b: Any) -> Any:
-    return _dot(mode, np.ravel(a), np.ravel(b))
-
-
-def _outer(mode: _Mode, a: Any, b: Any) -> Any:
-    return mode.round("multiply", np.multiply.outer(np.ravel(a), np.ravel(b)))
-
-
-def _vecdot(mode: _Mode, a: Any, b: Any, **options: Any) -> Any:
-    product = _matmul(mode, np.asarray(a)[..., None, :], np.asarray(b)[..., :, None], **options)
-    return product[..., 0, 0]
-
-
-_PRODUCTS: dict[Any, Callable[..., Any]] = {np.dot: _dot, np.inner: _inner, np.vdot: _vdot, np.outer: _outer}
-_PRODUCTS_OF_ARRAYS = {"matmul": _matmul, "vecdot": _vecdot}
+_TOWARD_ZERO = make_request("toward_zero", "saturate", 0, None, 0, "keep", QUANTIZE_NAN)
 #: Functions that compute where NumPy does not let one look: LAPACK's, and those that sum inside.
 _INSIDE = {
     *("einsum", "convolve", "correlate", "tensordot", "solve", "inv", "lstsq", "cholesky", "qr", "svd", "eig", "eigh"),
     *("eigvals", "eigvalsh", "det", "slogdet", "pinv", "matrix_power", "tensorsolve", "tensorinv"),
+}
+#: Functions that only move numbers: those from outside are rounded as they come in.
+_MOVES = {
+    *("where", "concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "block", "append", "insert"),
+    *("pad", "select", "choose", "full_like", "nan_to_num"),
 }

@@ -67,16 +67,17 @@ class Rule:
 
     def __post_init__(self) -> None:
         given: Any = self.match
-        patterns = (given,) if isinstance(given, str) else given
-        if not isinstance(patterns, Iterable) or not all(isinstance(p, str) and p for p in patterns) or not patterns:
+        patterns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else ()
+        if not all(isinstance(p, str) and p for p in patterns) or not patterns:
             raise ArgumentTypeError(f"match={self.match!r} must be a pattern over layer names, or several.")
-        object.__setattr__(self, "match", tuple(patterns))
-        if self.operation and self.operation not in OPERATIONS:
-            raise ArgumentError(unknown_name("operation", self.operation, OPERATIONS))
+        object.__setattr__(self, "match", patterns)
+        operation: Any = self.operation
+        if operation != "" and (not isinstance(operation, str) or operation not in OPERATIONS):
+            raise ArgumentError(unknown_name("operation", operation, OPERATIONS))
         for argument in ("exempt", "optional"):
             if not isinstance(getattr(self, argument), bool):
                 raise ArgumentTypeError(f"{argument}={getattr(self, argument)!r} must be True or False.")
-        object.__setattr__(self, "casts", _places("rule", dict(self.casts)))
+        object.__setattr__(self, "casts", _places("rule", _table(self.casts)))
         if self.exempt and self.casts:
             raise ArgumentError(f"the rule for {', '.join(self.match)} is exempt and has casts; it can be one of both.")
 
@@ -294,6 +295,13 @@ def as_recipe(given: Any) -> Recipe:
     return resolve(given)
 
 
+def _table(casts: Any) -> dict[str, Any]:
+    try:
+        return dict(casts)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"casts={casts!r} must be a table of settings by place.") from None
+
+
 def _listed(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise ArgumentTypeError(f"{argument}={value!r} must be a list.")
@@ -307,6 +315,7 @@ def _check_plain(given: Recipe) -> None:
     seed = given.seed
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed < 1 << 64:
         raise ArgumentError(f"seed={seed!r} must be an integer from 0 to 2^64 - 1.")
+    object.__setattr__(given, "seed", int(seed))
     for name in ("operations", "primitives", "exclude"):
         value = _listed(name, getattr(given, name))
         if not all(isinstance(v, str) for v in value):
@@ -350,4 +359,4 @@ def _rule(given: Any) -> Rule:
             raise ArgumentError(unknown_name("rules: field", key, allowed))
     if "match" not in own:
         raise ArgumentError(f"a rule needs a pattern over layer names in 'match'; this one has {sorted(given)}.")
-    return Rule(**{**own, "casts": tuple({**dict(own.get("casts", ())), **rest}.items())})
+    return Rule(**{**own, "casts": tuple({**_table(own.get("casts", ())), **rest}.items())})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,15 @@ def to_text(recipe: Recipe) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return nested data without None, which TOML lacks."""
+    """Return nested data with "none" for None, which TOML lacks."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if v is not None}
-    return [_plain(v) for v in value] if isinstance(value, list) else value
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else "none" if value is None else value
 
 
 def save(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe to a file; see `Recipe.save`."""
-    target = Path(path)
+    target = _path(path)
     kind = _kind(target)
     text = to_text(recipe) if kind == ".toml" else json.dumps(to_dict(recipe), indent=2) + "\n"
     partial = target.with_name(f".{target.name}.partial")
@@ -97,7 +98,7 @@ def save(recipe: Recipe, path: str | Path) -> None:
 
 def load(path: str | Path) -> Recipe:
     """Read a recipe from a file; see `Recipe.load`."""
-    source = Path(path)
+    source = _path(path)
     kind = _kind(source)
     try:
         text = source.read_text(encoding="utf-8")
@@ -110,6 +111,12 @@ def load(path: str | Path) -> Recipe:
     if not isinstance(given, dict):
         raise ArgumentTypeError(f"path={str(path)!r} holds a {type(given).__name__}; a recipe is a table.")
     return from_dict(given, str(path))
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise ArgumentTypeError(f"path={path!r} must be a path, as text or as a Path.")
+    return Path(path)
 
 
 def _kind(path: Path) -> str:
@@ -135,8 +142,10 @@ def named(name: str) -> Recipe:
     """Return the recipe of that name.
 
     Raises:
-        ArgumentError: There is none.
+        ArgumentError, ArgumentTypeError: There is none.
     """
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"name={name!r} must be a string, one of: {', '.join(names())}.")
     key = name.strip().lower().replace("-", "_")
     if key not in names():
         raise ArgumentError(f"recipe={name!r} is not known.{nearest(key, names())} Allowed: {', '.join(names())}.")

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
+from lowp._errors import ArgumentError, unknown_name
+
 #: Order of the columns, and what each says.
 COLUMNS = {
     "layer": "dotted name of the layer or scope; '' outside any",
@@ -67,7 +69,14 @@ class Report:
         return [f"{text} ({n} times)" if n > 1 else text for text, n in self._remarks.items()]
 
     def find(self, **wanted: str) -> list[Row]:
-        """Return the rows whose columns have these values."""
+        """Return the rows whose columns have these values.
+
+        Raises:
+            ArgumentError: There is no column of that name.
+        """
+        for name in wanted:
+            if name not in COLUMNS:
+                raise ArgumentError(unknown_name("column", name, COLUMNS))
         return [row for row in self.rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
     def to_dict(self) -> dict[str, Any]:

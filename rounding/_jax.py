@@ -289,7 +289,7 @@ def encode_array(
 
 
 def _encode_parts(xp: JaxNamespace, x: Any, call: Call, inputs: Inputs) -> dict[str, Any]:
-    request, fmt = _keyed(call, inputs), call.fmt
+    request, fmt = _keyed(call, inputs) if x.size else call.request, call.fmt  # NumPy encodes nothing: no traced keys
     positions = _positions(xp, x, call, inputs)
     if isinstance(fmt, ScalarFormat):
         with xp.wide():

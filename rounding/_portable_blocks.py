@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lowp._errors import ArgumentError, RangeError
 from lowp.formats.block import Block
+from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
@@ -22,9 +24,10 @@ from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding._layout import make_layout
 from lowp.rounding._portable import decode_values, encode_values
 from lowp.rounding._portable_bits import widen as widen_bits
+from lowp.rounding._portable_quick import nearest, rounds_to_nearest
 from lowp.rounding._portable_recipes import Scales, Work, choose_scales, tensor_magnitude
 from lowp.rounding._portable_shapes import Cut
-from lowp.rounding._portable_steps import float32_suffices
+from lowp.rounding._portable_steps import float32_suffices, near_suffices
 from lowp.rounding._wrap import WRAPPING
 from lowp.rounding.lowering import fits_float32
 from lowp.rounding.modes import rounding
@@ -34,6 +37,8 @@ from lowp.rounding.request import Request, make_request
 #: Integers of more bits than any sum of an element and a zero point needs.
 _OFFSET, _QUICK_OFFSET = Fixed(50, 0), Fixed(25, 0)
 _FAR = 2.0**40
+#: Bits of units for decisions at 21 and at 25 bits by quotients three bits short, and the powers of two they reach.
+_MOST_UNIT_BITS, _FEWEST_UNIT_BITS, _MOST_REACH = 28, 24, 160
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -65,13 +70,13 @@ def quantize_blocks(
     if 0 in layout.shape:
         return x
     with xp.wide():
-        work, wide, scales, poison = _prepare(xp, x, fmt, request, Cut(layout), positions, amax)
+        work, wide, scales, poison = _prepare(xp, x, fmt, request, Cut(layout), positions, amax, values_only=True)
         scaled = scales.scaled(wide)
         if scales.zero_points is not None:
             elements = _offset_integers(scaled, scales, work) - scales.zero_points
             elements = xp.where(doubles.is_nan(xp, scaled), math.nan, elements)
         else:
-            elements = _stored_elements(work.rounded(scaled, fmt.element, work.request), work)
+            elements = _stored_elements(_rounded_elements(scaled, work), work)
         if poison is not None:
             elements = xp.where(poison, math.nan, elements)
         name = xp.dtype_name(x)
@@ -186,7 +191,7 @@ def tensor_amax(xp: Any, x: Any, fmt: Block, axis: Any) -> Any:
 
 
 def _prepare(
-    xp: Any, x: Any, fmt: Block, request: Request, cut: Cut, positions: Any, amax: Any
+    xp: Any, x: Any, fmt: Block, request: Request, cut: Cut, positions: Any, amax: Any, values_only: bool = False
 ) -> tuple[Work, Any, Scales, Any]:
     """Return how to work, the cut float64 array, its scales, and where blocks become NaN for want of an error."""
     if amax is not None:
@@ -196,7 +201,8 @@ def _prepare(
     name = xp.dtype_name(x)
     reach = math.inf if name == "float64" else _FLOAT32_MAX
     quick = name != "float64" and float32_suffices(fmt.element, request)
-    work = Work(xp, cut, fmt, request, positions, amax, reach, quick)
+    near = name != "float64" and _near_suffices(fmt, request, values_only)
+    work = Work(xp, cut, fmt, request, positions, amax, reach, quick, near)
     wide = cut.split(xp, as_elements(xp, x))
     chosen_from, poison = wide, None
     if fmt.nonfinite == "element":
@@ -209,6 +215,29 @@ def _prepare(
     if scales.element_rounding and request.mode.name == "ties_to_even":
         work = replace(work, request=request._replace(mode=rounding(scales.element_rounding)))
     return work, wide, scales, poison
+
+
+def _near_suffices(fmt: Block, request: Request, values_only: bool) -> bool:
+    """Whether quotients of float32 numbers may be three bits short: points of decision have at most 25 bits."""
+    extents = [_extent(part) for part in (fmt.scale, fmt.tensor_scale) if part is not None]
+    if not all(isinstance(part, Float) for part in (fmt.scale, fmt.tensor_scale) if part is not None):
+        return False
+    bits = sum(extent[0] for extent in extents if extent)
+    reach = max(max(-extent[1], extent[2]) for extent in extents if extent)
+    if reach > _MOST_REACH or fmt.zero_point:
+        return False
+    if values_only and rounds_to_nearest(fmt.element, request):
+        return bits <= _MOST_UNIT_BITS
+    return bits <= _FEWEST_UNIT_BITS and near_suffices(fmt.element, request)
+
+
+def _rounded_elements(scaled: Any, work: Work) -> Any:
+    """Return the elements of cut numbers."""
+    element, request = work.fmt.element, work.request
+    if work.near and rounds_to_nearest(element, request) and work.xp.dtype_name(scaled) == "float64":
+        assert isinstance(element, Float | Integer | Fixed)
+        return nearest(work.xp, scaled, element)
+    return work.rounded(scaled, element, request)
 
 
 def as_elements(xp: Any, x: Any) -> Any:
@@ -282,7 +311,19 @@ def _extent(part: ScalarFormat | None) -> tuple[int, int, int] | None:
         return part.mantissa_bits + 1, part.emin - part.mantissa_bits, part.emax + 1
     if isinstance(part, Integer | Fixed):
         return part.bits + 1, -part.fraction_bits, part.bits
-    return None
+    return _codebook_extent(part) if isinstance(part, Codebook) else None
+
+
+@lru_cache(maxsize=64)
+def _codebook_extent(book: Codebook) -> tuple[int, int, int]:
+    """Return the same of a codebook."""
+    ratios = [abs(v).as_integer_ratio() for v in map(float, book.values) if v != 0 and math.isfinite(v)]
+    parts = [(n >> (low := (n & -n).bit_length() - 1), low - (d.bit_length() - 1)) for n, d in ratios] or [(1, 0)]
+    return (
+        max(n.bit_length() for n, _ in parts),
+        min(e for _, e in parts),
+        max(n.bit_length() + e for n, e in parts),
+    )
 
 
 def _nothing(xp: Any, x: Any, fmt: Block, request: Request, axis: Any) -> BlockParts:

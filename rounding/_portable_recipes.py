@@ -23,13 +23,22 @@ from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding._mxfp4_recipes import _QUEST_FLOOR, GAUSSIAN_SCALE
 from lowp.rounding._portable import decode_values, encode_values, quantize_values
 from lowp.rounding._portable_shapes import Cut, largest, square_root
-from lowp.rounding._portable_steps import is_power_of_two, over_powers, over_units
+from lowp.rounding._portable_steps import (
+    is_power_of_two,
+    near_units,
+    once_per_block,
+    over_powers,
+    over_units,
+    settles,
+)
 from lowp.rounding.lowering import fits_float32
 from lowp.rounding.recipes import element_precision, exponent_of, scale_request
 from lowp.rounding.request import Request
 
 #: Rounding modes of the recipes that round a quotient; the others make powers of two.
 _ROUNDED = {"rceil": "toward_positive", "round": "ties_to_even"}
+#: Numbers that XLA reduces in one loop with what makes them.
+_LONG = 32
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Work:
         amax: The largest magnitude of the tensor where the array is a part of it, else None.
         reach: A bound of the magnitudes that are finite.
         quick: Whether scaled numbers may be made in float32, see `_portable_steps`.
+        near: Whether quotients of float32 numbers may be short of bits, see `near_units`.
     """
 
     xp: Any
@@ -55,6 +65,7 @@ class Work:
     amax: Any
     reach: float
     quick: bool = False
+    near: bool = False
 
     def rounded(self, scaled: Any, element: ScalarFormat, request: Request) -> Any:
         """Return cut numbers rounded to a format, their random bits by their positions in the whole array."""
@@ -86,6 +97,8 @@ class Work:
     def scaled_down(self, x: Any, units: Any) -> Any:
         """Return `x / unit` as the rounding of elements can tell it: to odd; 0 where the unit is 0, NaN where NaN."""
         scale = self.fmt.scale
+        if self.near:
+            return near_units(self.xp, x, units)
         if self.quick and self.fmt.tensor_scale is None and isinstance(scale, Float):
             if is_power_of_two(scale):
                 return over_powers(self.xp, x, units)
@@ -95,7 +108,8 @@ class Work:
 
     def decoded(self, codes: Any) -> Any:
         """Return the values of scale codes."""
-        return decode_values(self.xp, codes, self.fmt.scale, "float64")
+        values = decode_values(self.xp, codes, self.fmt.scale, "float64")
+        return once_per_block(self.xp, values) if settles(self.fmt.scale) else values
 
 
 @dataclass(frozen=True)
@@ -178,7 +192,11 @@ def _absmean(x: Any, work: Work) -> Scales:
 def divided(codes: Any, work: Work, tensor: Any = None) -> Scales:
     """Return the scales of those codes; elements are the exact quotients."""
     values = work.decoded(codes)
-    units = values if tensor is None else doubles.product(work.xp, values, tensor)
+    units = values
+    if tensor is not None:
+        units = doubles.product(work.xp, values, tensor)
+        if settles(work.fmt.scale) and settles(work.fmt.tensor_scale):
+            units = once_per_block(work.xp, units)
     return Scales(codes, values, partial(work.scaled_down, units=units), tensor)
 
 

@@ -1,8 +1,8 @@
 """Float32 blocks with power-of-two scales to nearest even, any layout, in one pass over memory.
 
 Products with a power of two are exact in float32 as long as nothing underflows, so elements are rounded by the addition
-of `_fast_kernels`; tiles whose scales are too large or too small for that go through float64. `_tile_kernels` explains
-tiles and bands.
+of `_fast_kernels`; tiles of NaN, and those whose scales are too large or too small for that, go through float64.
+`_tile_kernels` explains tiles and bands.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lowp.rounding._stochastic_kernels import CHUNK
 from lowp.rounding._tile_kernels import _piece, _spread, narrow_chunk, power_of_two_scales
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
+_inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 
 @_compile
@@ -46,17 +47,34 @@ def _largest_of_row(row: Any, tiles: Any, c: Any) -> None:
         tiles[t] = most
 
 
+@_inline
+def _rounded(v: Any, x: Any, least: Any, raise_by: Any, negative_zero: Any, top: Any, bottom: Any, clip: Any) -> Any:
+    """Return `v` rounded and clamped, with the sign of `x`."""
+    negative = np.float32(x).view(np.int32) < 0
+    r = min(_nearest_even(v, least, raise_by, clip), bottom if negative else top)
+    return np.float32(-r) if negative & ((r != 0) | negative_zero) else r
+
+
 @_compile
-def _round_row(row: Any, sink: Any, steps: Any, units: Any, integers: Any, floats: Any) -> None:
-    """Round `row * steps` and multiply back, all in the type of `steps` but for the rounding."""
+def _round_row(row: Any, sink: Any, steps: Any, integers: Any, floats: Any) -> None:
+    """Multiply by powers of two between 2^-100 and 2^100, round, and divide by them."""
+    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
+    top, bottom, clip = floats[0], floats[1], floats[2]
+    one = np.int32(254 << 23)
+    for k in range(row.size):
+        r = _rounded(np.float32(row[k] * steps[k]), row[k], least, raise_by, negative_zero, top, bottom, clip)
+        sink[k] = np.float32(r * np.int32(one - np.float32(steps[k]).view(np.int32)).view(np.float32))
+
+
+@_compile
+def _round_any_row(row: Any, sink: Any, steps: Any, units: Any, integers: Any, floats: Any) -> None:
+    """Multiply by `steps`, round, and multiply by `units`, in float64 but for the rounding."""
     least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
     top, bottom, clip = floats[0], floats[1], floats[2]
     for k in range(row.size):
-        v = np.float32(row[k] * steps[k])
-        negative = np.float32(row[k]).view(np.int32) < 0
-        r = min(_nearest_even(v, least, raise_by, clip), bottom if negative else top)
-        signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
-        sink[k] = np.float32(signed * units[k])
+        v = np.float32(np.float64(row[k]) * steps[k])
+        r = _rounded(v, row[k], least, raise_by, negative_zero, top, bottom, clip)
+        sink[k] = np.float32(np.float64(r) * units[k])
 
 
 @_compile
@@ -72,7 +90,7 @@ def quantize_power_of_two_tiles(
     per, ends = -(-x.shape[1] // r), np.ones(2)
     columns, tiles = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     per_tile, wide = np.empty((2, CHUNK), np.float64), np.empty((3, CHUNK), np.float64)
-    short = np.empty((2, CHUNK), np.float32)
+    short = np.empty(CHUNK, np.float32)
     for band in range(first_band, last_band):
         o, top = band // per, band % per * r
         bottom = min(top + r, x.shape[1])
@@ -85,19 +103,18 @@ def quantize_power_of_two_tiles(
             power_of_two_scales(tiles[:count], steps, units, emax, round_up_from, carry_bits, ends)
             usual = True
             for t in range(count):
-                usual &= (units[t] > 2.0**-100) & (units[t] < 2.0**100) | (units[t] != units[t])
+                usual &= (units[t] > 2.0**-100) & (units[t] < 2.0**100)
             if usual:
-                _spread(steps, short[0, :n], 0, c)
-                _spread(units, short[1, :n], 0, c)
+                _spread(steps, short[:n], 0, c)
             else:
                 _spread(steps, wide[0, :n], 0, c)
                 _spread(units, wide[1, :n], 0, c)
             for i in range(top, bottom):
                 row, sink = x[o, i, j : j + n], out[o, i, j : j + n]
                 if usual:
-                    _round_row(row, sink, short[0], short[1], integers, floats)
+                    _round_row(row, sink, short, integers, floats)
                 else:
-                    _round_row(row, sink, wide[0], wide[1], integers, floats)
+                    _round_any_row(row, sink, wide[0], wide[1], integers, floats)
                 if narrow[0] != 0:
                     wide[2, :n] = sink  # every product is a float32 number
                     narrow_chunk(wide[2, :n], narrow)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from lowp.rounding._fast_kernels import _nearest_even
-from lowp.rounding._stochastic_kernels import CHUNK, fill_words, round_chunk
+from lowp.rounding._stochastic_kernels import CHUNK, _bits, _limited, fill_words, round_chunk
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -23,6 +23,8 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 #: rounded to odd (for stochastic modes), a float32 product without -0 as fouroversix makes it.
 PRODUCT, PRODUCT32, QUOTIENT, ODD_QUOTIENT, PRODUCT32_UNSIGNED = range(5)
 _SPLIT = float(2**27 + 1)
+#: Columns of a tile from which on a loop over one tile's columns is quick.
+_WIDE = 8
 
 
 @_compile
@@ -238,6 +240,41 @@ def narrow_into(products: Any, out: Any, narrow: Any) -> None:
     out[:] = products
 
 
+@_inline
+def _nearest(v: Any, unit: Any, least: Any, raise_by: Any, signed_zero: Any, bottom: Any, top: Any, clip: Any) -> Any:
+    """Return `v` rounded as `round_chunk` does it to nearest even, times the unit."""
+    a = min(abs(v), clip)
+    magic = np.int64(max(_bits(a) & np.int64(0x7FF0000000000000), least) + raise_by).view(np.float64)
+    return np.float32(_limited(v, (a + magic) - magic, signed_zero, bottom, top) * unit)
+
+
+@_compile
+def _round_row(
+    row: Any, sink: Any, steps: Any, units: Any, first: Any, c: Any, kind: Any, integers: Any, floats: Any
+) -> None:
+    """Quantize numbers from column `first` of a band on to nearest even; all kinds up to `QUOTIENT`."""
+    least, raise_by, signed_zero = integers[0], integers[1], integers[2] == 1
+    top, bottom, clip = floats[0], floats[1], floats[2]
+    t, j = first // c, 0
+    while j < row.size:
+        stop = min((t + 1) * c - first, row.size)
+        part, goal, step, unit = row[j:stop], sink[j:stop], steps[t], units[t]
+        if kind == 0:
+            for k in range(part.size):
+                goal[k] = _nearest(np.float64(part[k]) * step, unit, least, raise_by, signed_zero, bottom, top, clip)
+        elif kind == 1:
+            factor = np.float32(step)
+            for k in range(part.size):
+                product = np.float64(np.float32(part[k] * factor))
+                goal[k] = _nearest(product, unit, least, raise_by, signed_zero, bottom, top, clip)
+        elif step == 0:
+            goal[:] = np.float32(0.0 * unit)
+        else:
+            for k in range(part.size):
+                goal[k] = _nearest(np.float64(part[k]) / step, unit, least, raise_by, signed_zero, bottom, top, clip)
+        t, j = t + 1, stop
+
+
 @_compile
 def quantize_tiles(
     x: Any, out: Any, steps: Any, units: Any, r: Any, c: Any, kind: Any, integers: Any, floats: Any, mode: Any,
@@ -255,6 +292,11 @@ def quantize_tiles(
     random = (mode[0] != 0) & (mode[0] != 5)
     for band in range(first_band, last_band):
         o, top, filled = band // per, band % per * r, -1
+        if (mode[0] == 0) & (kind <= 2) & (narrow[0] == 0) & (c >= _WIDE):
+            for i in range(top, min(top + r, x.shape[1])):
+                row, sink = x[o, i, first:last], out[o, i, first:last]
+                _round_row(row, sink, steps[band], units[band], first, c, kind, integers, floats)
+            continue
         for j in range(first, last, CHUNK):
             n = min(CHUNK, last - j)
             one = j // c if j // c == (j + n - 1) // c else -1
@@ -277,103 +319,3 @@ def quantize_tiles(
                     narrow_chunk(v[:n], narrow)
                     for k in range(n):
                         sink[k] = np.float32(v[k])
-
-
-@_compile
-def _join(columns: Any, other: Any, tiles: Any, c: Any, largest: Any) -> None:
-    """Add up, or take the largest of, each tile's `c` columns; both buffers are overwritten."""
-    n = columns.size
-    while c % 2 == 0:
-        c, n = c // 2, n // 2
-        if largest:
-            _fold(columns[: 2 * n], other[:n])
-        else:
-            _fold_sums(columns[: 2 * n], other[:n])
-        columns, other = other, columns
-    for t in range(tiles.size):
-        part, value = columns[t * c : (t + 1) * c], tiles[t]
-        for k in range(part.size):
-            value = max(value, part[k]) if largest else value + part[k]
-        tiles[t] = value
-
-
-@_compile
-def _fold_sums(numbers: Any, pairs: Any) -> None:
-    """Write the sum of each two neighbours."""
-    for k in range(np.uint64(pairs.size)):
-        pairs[k] = numbers[k + k] + numbers[k + k + np.uint64(1)]
-
-
-@_compile
-def tile_moments(
-    x: Any, sums: Any, squares: Any, r: Any, c: Any, first_band: Any, last_band: Any, first: Any, last: Any
-) -> None:
-    """Write the sums of each tile's numbers and of their squares, in float64; columns cut at tiles."""
-    per = -(-x.shape[1] // r)
-    total, square, other = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64)
-    for band in range(first_band, last_band):
-        slab, top = x[band // per], band % per * r
-        sums[band, first // c : -(-last // c)] = 0
-        squares[band, first // c : -(-last // c)] = 0
-        j = first
-        while j < last:
-            n = _piece(j, last, c)
-            padded = -(-n // c) * c if c <= CHUNK else n
-            total[:padded] = 0
-            square[:padded] = 0
-            for i in range(top, min(top + r, x.shape[1])):
-                row = slab[i, j : j + n]
-                for k in range(n):
-                    wide = np.float64(row[k])
-                    total[k] += wide
-                    square[k] += wide * wide
-            here = slice(j // c, -(-(j + n) // c))
-            _join(total[:padded], other, sums[band, here], min(c, padded), False)
-            _join(square[:padded], other, squares[band, here], min(c, padded), False)
-            j += n
-
-
-@_compile
-def _add_errors(row: Any, v: Any, scale: Any, amax: Any, whole: Any, rule: Any, spill: Any, error: Any) -> None:
-    """Add what rounding did to each number, in the float32 steps of fouroversix; `v` holds numbers and elements."""
-    for k in range(row.size):
-        exact, element = v[0, k], np.float32(v[1, k])
-        element = np.float32(np.copysign(8.0, exact)) if abs(exact) >= spill else element
-        value = np.float32(np.float32(element * np.float32(scale[k])) * np.float32(amax)) / np.float32(whole)
-        difference = np.float32(np.float32(value) - row[k])
-        if rule == 0:
-            error[k] += np.float64(np.float32(difference * difference))
-        elif rule == 1:
-            error[k] += np.float64(abs(difference))
-        else:
-            error[k] = max(error[k], np.float64(abs(difference)))
-
-
-@_compile
-def block_errors(
-    x: Any, errors: Any, steps: Any, values: Any, r: Any, c: Any, integers: Any, floats: Any, mode: Any, amax: Any,
-    whole: Any, rule: Any, first_band: Any, last_band: Any, first: Any, last: Any,
-) -> None:  # fmt: skip
-    """Write each tile's error under some scales: 0 squared, 1 absolute, 2 the largest; no random modes."""
-    per = -(-x.shape[1] // r)
-    other = np.empty(CHUNK, np.float64)
-    v, words = np.empty((2, CHUNK), np.float64), np.empty(1, np.uint32)
-    step, scale, error = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64), np.empty(CHUNK, np.float64)
-    for band in range(first_band, last_band):
-        o, top = band // per, band % per * r
-        errors[band, first // c : -(-last // c)] = 0
-        j = first
-        while j < last:
-            n = _piece(j, last, c)
-            padded = -(-n // c) * c if c <= CHUNK else n
-            _spread(steps[band], step[:n], j, c)
-            _spread(values[band], scale[:n], j, c)
-            error[:padded] = 0
-            for i in range(top, min(top + r, x.shape[1])):
-                row = x[o, i, j : j + n]
-                _prepare(row, step[:n], v[0, :n], 4, np.nan)
-                v[1, :n] = v[0, :n]
-                round_chunk(v[1, :n], words, integers, floats, mode[0], mode[1], mode[2])
-                _add_errors(row, v, scale[:n], amax, whole, rule, floats[3], error[:n])
-            _join(error[:padded], other, errors[band, j // c : -(-(j + n) // c)], min(c, padded), rule == 2)
-            j += n

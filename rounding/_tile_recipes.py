@@ -229,7 +229,8 @@ def _fouroversix(
     """The scales of `_fouroversix_recipes`: those of one span, or the better of two."""
     from lowp.rounding._fast_kernels import applies, fast_plan
     from lowp.rounding._fouroversix_recipes import _E2M1, _FOUR, _tensor_amax, _tensor_scale, error_rule, span_of
-    from lowp.rounding._tile_kernels import block_errors, fouroversix_scales
+    from lowp.rounding._tile_kernels import fouroversix_scales
+    from lowp.rounding._tile_sum_kernels import block_errors
 
     adaptive = fmt.recipe in ADAPTIVE_RECIPES
     if not applies(fmt.scale, _NEAREST) or (adaptive and request.mode.variant):
@@ -272,7 +273,7 @@ def _fouroversix(
 def _quest(x3: NDArray[Any], grid: Grid, fmt: Block) -> Factors:
     """Powers of two by the standard deviations of blocks, as `_mxfp4_recipes.quest`."""
     from lowp.rounding._mxfp4_recipes import quest_codes
-    from lowp.rounding._tile_kernels import tile_moments
+    from lowp.rounding._tile_sum_kernels import tile_moments
 
     sums, squares = np.empty(grid.table), np.empty(grid.table)
     grid.split(lambda *bounds: tile_moments(x3, sums, squares, grid.r, grid.c, *bounds))

@@ -7,6 +7,7 @@ Notation: `x` is the exact real value, `lo` the representable neighbour nearer z
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
@@ -115,8 +116,13 @@ def rounding(name: str, random_bits: int | None = None) -> Rounding:
     bits = 32 if random_bits is None else random_bits
     if isinstance(bits, bool) or not hasattr(bits, "__index__") or not 1 <= bits <= 32:
         raise ArgumentError(f"random_bits={random_bits!r} must be an integer from 1 to 32.")
+    return _lowered(key, int(bits))
+
+
+@lru_cache(maxsize=256)
+def _lowered(key: str, bits: int) -> Rounding:
     if key in _STOCHASTIC:
-        return Rounding(key, 0, 1 + list(_STOCHASTIC).index(key), int(bits))
+        return Rounding(key, 0, 1 + list(_STOCHASTIC).index(key), bits)
     decide = _DETERMINISTIC[key][1]
     table = sum(decide(i >> 2, bool(i & 2), bool(i & 1)) << i for i in range(16))
     return Rounding(key, table, 0, 0)

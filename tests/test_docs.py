@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_every_example_of_programs_runs(programs: str) -> None:
+def test_every_example_of_programs_runs(programs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torch", "jax", "optax"):
         pytest.importorskip(name)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     shown = [block for block in blocks(programs) if block.startswith(">>> ")]
     examples = doctest.DocTestParser().get_doctest("\n\n".join(shown), {}, "programs.md", "programs.md", 0)
     result = doctest.DocTestRunner(optionflags=_FLAGS).run(examples)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.notebook
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_", "05_"]
 
 
 @pytest.mark.filterwarnings("default")
@@ -21,6 +21,9 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pytest.importorskip("matplotlib")
     if path.stem == "02_study":
         pytest.importorskip("sentence_transformers")
+    if path.stem == "05_programs":
+        for name in ("torch", "jax", "optax"):
+            pytest.importorskip(name)
     monkeypatch.setenv("PYTHONPATH", str(path.parent.parent / "src"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # so that pictures go into the notebook

@@ -10,22 +10,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training.one_run import run
 from benchmarks.training.report import write
 from benchmarks.training.settings import JAX_RECIPES, RECIPES, Settings
 
 OUT = Path("build/bench/training")
 
 
-def run(world: str, name: str, seed: int, settings: Settings) -> dict[str, Any]:
-    """Train once in a process of its own, on one core."""
-    import torch
-
-    torch.set_num_threads(1)
-    if world == "jax":
-        from benchmarks.training.gpt_jax import train
-    else:
-        from benchmarks.training.train import train
-    return train(name, seed, settings)
+def report() -> int:
+    """Print and write the report and the plots of what is recorded."""
+    facts = json.loads((OUT / "records.json").read_text())
+    records = facts.pop("records")
+    print(write(OUT, facts, records))
+    return int(bool(facts["failed"]))
 
 
 def main() -> int:
@@ -35,8 +32,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time, one core each")
+    parser.add_argument("--report", action="store_true", help="train nothing: report what the last run recorded")
     parser.add_argument("--no-jax", action="store_true", help="leave out the runs in JAX")
     options = parser.parse_args()
+    if options.report:
+        return report()
     if unknown := set(options.recipe) - set(RECIPES):
         parser.error(f"unknown recipe {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
     settings = Settings(steps=options.steps)
@@ -46,7 +46,9 @@ def main() -> int:
         runs += [("jax", name, seed) for seed in range(options.seeds) for name in JAX_RECIPES if name in wanted]
     os.environ.update(OMP_NUM_THREADS="1", XLA_FLAGS="--xla_cpu_multi_thread_eigen=false", LOWP_NUM_THREADS="1")
     records: list[dict[str, Any]] = []
-    failed, start = [], time.monotonic()
+    failed: list[str] = []
+    start = time.monotonic()
+    OUT.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run, *r, settings): r for r in runs}
         for future in as_completed(futures):
@@ -56,12 +58,11 @@ def main() -> int:
                 print(f"failed: {failed[-1]}", file=sys.stderr)
                 continue
             records.append(future.result())
+            facts = {"settings": settings.as_dict(), "seconds": round(time.monotonic() - start), "failed": failed}
+            (OUT / "records.json").write_text(json.dumps({**facts, "records": records}))
             done = f"{len(records)}/{len(runs)}"
             print(f"{done} {label}: {records[-1]['held_out']:.4f} in {records[-1]['seconds']:.0f} s", file=sys.stderr)
-    OUT.mkdir(parents=True, exist_ok=True)
-    facts = {"settings": settings.as_dict(), "seconds": round(time.monotonic() - start), "failed": failed}
-    (OUT / "records.json").write_text(json.dumps({**facts, "records": records}))
-    print(write(OUT, facts, records))
+    report()
     return int(bool(failed))
 
 

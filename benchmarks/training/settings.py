@@ -14,8 +14,8 @@ class Settings:
     heads: int = 4
     context: int = 64
     batch: int = 16
-    steps: int = 400
-    warm_up: int = 40
+    steps: int = 150
+    warm_up: int = 20
     peak_rate: float = 3e-3
     last_rate: float = 3e-4
     weight_decay: float = 0.1

@@ -14,9 +14,10 @@ from lowp.emulation._numpy_world import NUMPY
 from lowp.emulation.casting import Rounded, rotate_back, round_operand
 from lowp.emulation.recipe import PASSES
 from lowp.formats import Block
+from tests.covering import covering
 
 RNG = np.random.default_rng(11)
-X = (RNG.standard_normal((256, 384)) * np.exp(2 * RNG.standard_normal((256, 1)))).astype(np.float32)
+X = (RNG.standard_normal((128, 384)) * np.exp(2 * RNG.standard_normal((128, 1)))).astype(np.float32)
 X[5, 7], X[64:96] = 3e4, 0
 
 
@@ -45,17 +46,6 @@ def traits(cast: Cast) -> set[Any]:
     if isinstance(fmt, Block):
         return found | {fmt.recipe, (type(fmt.size), fmt.tensor_scale is None, fmt.zero_point), type(fmt.element)}
     return found | {type(fmt)}
-
-
-def for_the_compiler() -> list[Any]:
-    """Mark as slow the casts whose every trait an earlier one has: JAX compiles each for a second."""
-    seen: set[Any] = set()
-    marked: list[Any] = []
-    for cast in casts():
-        new = traits(cast) - seen
-        seen |= new
-        marked.append(pytest.param(cast, marks=() if new else pytest.mark.slow))
-    return marked
 
 
 Run = Callable[..., tuple[Any, Any]]
@@ -98,7 +88,7 @@ def test_torch_gives_the_same_bits(axis: int, cast: Cast) -> None:
     check(by_torch, axis, cast)
 
 
-@pytest.mark.parametrize("cast", for_the_compiler(), ids=lambda cast: cast.describe())
+@pytest.mark.parametrize("cast", covering(casts(), traits), ids=lambda cast: cast.describe())
 def test_jax_gives_the_same_bits(cast: Cast) -> None:
     check(by_jax, 0, cast)
 

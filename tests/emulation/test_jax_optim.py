@@ -27,6 +27,7 @@ from lowp.emulation.jax_optim import (  # noqa: E402
 )
 from lowp.emulation.optimizer_states import site_seed, step_seed  # noqa: E402
 from lowp.emulation.torch_optim import CollageAdamW, Madam  # noqa: E402
+from tests.covering import slow  # noqa: E402
 
 
 def parameters() -> dict[str, Any]:
@@ -56,8 +57,14 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("fmt", ["float8_e5m2", "bfloat16", "mxfp8", "int8", "block[mulaw4,128,float32]"])
+FORMATS = ["float8_e5m2", "bfloat16", "mxfp8", "int8", "block[mulaw4,128,float32]"]
+#: Every optimizer and every format once; other pairs in the slow run.
+FIRST = [("adam", "mxfp8"), ("sgd", "float8_e5m2"), ("sgd", "bfloat16"), ("rms", FORMATS[4]), ("lion", "int8")]
+
+
+@pytest.mark.parametrize(
+    ("name", "fmt"), [*FIRST, *(slow(n, f) for n in OPTIMIZERS for f in FORMATS if (n, f) not in FIRST)]
+)
 def test_states_are_those_of_a_plain_optimizer_encoded_and_decoded_by_hand(name: str, fmt: str) -> None:
     params, plain = parameters(), OPTIMIZERS[name]()
     optimizer = low_precision(plain, fmt)
@@ -74,7 +81,7 @@ def test_states_are_those_of_a_plain_optimizer_encoded_and_decoded_by_hand(name:
         assert same(updates, expected)
 
 
-@pytest.mark.parametrize("states", ["dynamic8", "mulaw4", "mxfp4", "posit16"])
+@pytest.mark.parametrize("states", ["dynamic8", slow("mulaw4"), slow("mxfp4"), "posit16"])
 def test_jit_codes_and_rounded_arrays_hold_the_same_values(states: str) -> None:
     runs = []
     for encoded in (True, False):
@@ -141,8 +148,10 @@ def test_updates_are_stochastic_by_step_and_unbiased() -> None:
     assert abs(moved - 1) < 5 * (63 / 64 / n) ** 0.5
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [*((v, "bfloat16") for v in VARIANTS), ("plus", "float32"), slow("light", "float32"), slow("none", "float32")],
+)
 def test_collage_has_the_bits_of_torchs(variant: str, dtype: str) -> None:
     rng = np.random.default_rng(3)
     w = rng.standard_normal((33, 7)).astype(np.float32)
@@ -171,7 +180,7 @@ def test_collage_has_the_bits_of_torchs(variant: str, dtype: str) -> None:
     assert float(state.power2) == float(theirs.state[p]["power2"])
 
 
-@pytest.mark.parametrize("fmt", ["lns16_f11_unsigned_nozero", "lns16_f8", "lns8_f3_nozero"])
+@pytest.mark.parametrize("fmt", ["lns16_f11_unsigned_nozero", slow("lns16_f8"), "lns8_f3_nozero"])
 def test_logarithmic_madam_has_the_bits_of_torchs(fmt: str) -> None:
     rng = np.random.default_rng(4)
     w = rng.standard_normal((65, 7)).astype(np.float32)
@@ -303,7 +312,7 @@ def test_chains_and_schedules() -> None:
     assert not same(new, params)
 
 
-@pytest.mark.parametrize("states", ["dynamic8", "mulaw4", "mxfp8"])
+@pytest.mark.parametrize("states", [slow("dynamic8"), "mulaw4", "mxfp8"])
 def test_a_regression_converges(states: str) -> None:
     rng = np.random.default_rng(0)
     x, truth = jnp.asarray(rng.standard_normal((256, 32)), jnp.float32), jnp.asarray(rng.standard_normal((32, 8)))

@@ -83,6 +83,15 @@ def alike(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return x.astype(np.float32).reshape(shape)
 
 
+def ends(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Normal numbers and lattices, thousands in a row near one end of float32, where powers of two lack reciprocals."""
+    rng = np.random.default_rng(seed)
+    count = int(np.prod(shape))
+    scale = np.exp2(np.resize(np.repeat([-126.0, 125, -98, 98], 2048), count))
+    x = np.where(rng.integers(0, 2, count) == 0, rng.standard_normal(count) / 4, rng.integers(-7, 8, count) / 4)
+    return (x * scale).astype(np.float32).reshape(shape)
+
+
 def assert_same(x: np.ndarray, fmt: lowp.Block, request: Request, axis: Any) -> None:
     """Compare the tiled result with the general one: bits, but one NaN is as good as another."""
     fast = quantize_tiled(x, None, fmt, request, axis, 0, None)
@@ -158,6 +167,7 @@ def test_every_rule_of_power_of_two_scales(recipe: str, element: str) -> None:
     for seed in range(3):
         for axis in (0, 1):
             assert_same(numbers((128, 64), seed), fmt, request_for(), axis)
+            assert_same(ends((128, 64), seed), fmt, request_for(), axis)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import lowp
 from lowp.rounding.hadamard import hadamard
 from lowp.rounding.random_bits import word
+from tests.covering import slow
 
 BLOCKS = [1, 2, 4, 8, 16, 32, 64, 256, 4096]
 SHAPES = [((4096,), 0), ((3, 4096), -1), ((4096, 5), 0), ((2, 256, 33), 1), ((64, 300), 0), ((2, 3, 64), -1)]
@@ -193,7 +194,7 @@ def test_gradients_of_torch_are_the_inverse() -> None:
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize(("shape", "axis"), SHAPES[2:])
+@pytest.mark.parametrize(("shape", "axis"), [slow(*SHAPES[2]), SHAPES[3], slow(*SHAPES[4]), SHAPES[5]])
 def test_jax_gives_the_same_bits(shape: tuple[int, ...], axis: int, inverse: bool) -> None:
     jax = pytest.importorskip("jax")
     x = samples(shape)
@@ -207,11 +208,11 @@ def test_jax_gives_the_same_bits(shape: tuple[int, ...], axis: int, inverse: boo
 def test_jax_programs() -> None:
     jax = pytest.importorskip("jax")
     x = samples((3, 8, 64))
-    mapped = jax.vmap(lambda v: hadamard(v, 16, -1, 4), in_axes=1, out_axes=1)(x)
+    mapped = jax.jit(jax.vmap(lambda v: hadamard(v, 16, -1, 4), in_axes=1, out_axes=1))(x)
     assert same(np.asarray(mapped), hadamard(x, 16, -1, 4))
     g = samples((3, 8, 64))[::-1].copy()
-    _, pull = jax.vjp(lambda v: hadamard(v, 16, -1, 4), jax.numpy.asarray(x))
-    assert np.allclose(pull(jax.numpy.asarray(g))[0], hadamard(g, 16, -1, 4, inverse=True), rtol=1e-4, atol=1e-3)
+    pulled = jax.jit(lambda v, g: jax.vjp(lambda v: hadamard(v, 16, -1, 4), v)[1](g)[0])(x, g)
+    assert np.allclose(pulled, hadamard(g, 16, -1, 4, inverse=True), rtol=1e-4, atol=1e-3)
     traced = jax.jit(lambda v, seed: hadamard(v, 16, -1, seed))
     assert same(np.asarray(traced(x, jax.numpy.uint32(7))), hadamard(x, 16, -1, 7))
     assert hadamard(jax.numpy.arange(4), 4).dtype == np.float32

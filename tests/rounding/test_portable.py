@@ -44,6 +44,8 @@ UNNAMED: dict[str, Any] = {
     "short takum": lowp.Takum(7),
 }
 DETERMINISTIC = [m for m in ROUNDING_MODES if not m.startswith("stochastic")]
+#: A few of the modes, others for every format, in the usual run; many of them in the slow one.
+FEW_OR_MANY = pytest.mark.parametrize("count", [6, pytest.param(24, marks=pytest.mark.slow)])
 
 
 def format_of(name: str) -> ScalarFormat:
@@ -137,32 +139,36 @@ def as_numpy(x: Any, dtype: Any = None) -> np.ndarray:
     return x.numpy()
 
 
+@FEW_OR_MANY
 @pytest.mark.parametrize("name", [*NAMES, *UNNAMED])
-def test_numpy_arrays_get_the_bits_of_the_kernels(name: str) -> None:
+def test_numpy_arrays_get_the_bits_of_the_kernels(name: str, count: int) -> None:
     fmt = format_of(name)
+    every = name in UNNAMED and count > 6
     for dtype in (np.float32, np.float64):
         x = numbers(name, dtype)
-        for call in some_calls(fmt, 24) if name in NAMES else calls(fmt):
+        for call in calls(fmt) if every else some_calls(fmt, count):
             check(x, x, fmt, call)
 
 
+@FEW_OR_MANY
 @pytest.mark.parametrize("name", [*NAMES, *UNNAMED])
-def test_tensors_get_the_bits_of_the_kernels(name: str) -> None:
+def test_tensors_get_the_bits_of_the_kernels(name: str, count: int) -> None:
     torch = pytest.importorskip("torch")
     fmt = format_of(name)
     for dtype in (np.float32, np.float64):
         x = numbers(name, dtype, 300)
-        for call in some_calls(fmt, 4):
+        for call in some_calls(fmt, count // 2):
             check(x, torch.from_numpy(x), fmt, call)
 
 
+@FEW_OR_MANY
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(
     "name", ["float8_e4m3fn", "float16", "bfloat16", "float8_e8m0fnu", "int8", "int16", "nf4", "posit16_es1", "lns8_f3"]
 )
-def test_all_numbers_of_16_bits(name: str, dtype: Any) -> None:
+def test_all_numbers_of_16_bits(name: str, dtype: Any, count: int) -> None:
     fmt, x = format_of(name), np.arange(1 << 16, dtype=np.uint16).view(dtype)
-    chosen = some_calls(fmt, 5, "saturate")
+    chosen = some_calls(fmt, count // 4, "saturate")
     for call in [("ties_to_even", "saturate", None), ("ties_to_even", "infinity_or_nan", None), *chosen]:
         check(x, x, fmt, call)
         size = np.abs(cast(x))

@@ -1,6 +1,7 @@
 """Block formats as array code on NumPy, torch and JAX, against the NumPy path; and the integer arithmetic beneath."""
 
 import contextlib
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding._namespaces import namespace_of
 from lowp.rounding._portable_shapes import numpy_sum
 from lowp.rounding.request import Request, make_request
+from tests.covering import slow, usual
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowp.PrecisionWarning")
 
@@ -140,21 +142,39 @@ def check(world: str, x: np.ndarray, fmt: Block, how: Request, axis: Any = -1) -
         same(decoded, _blocks.decode_blocks(parts, x.dtype.name), "decoded")
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, *MADE])
-@pytest.mark.parametrize("world", ["numpy", "torch"])
-def test_formats(world: str, name: str) -> None:
+MODES = ("ties_to_even", "toward_negative", "stochastic")
+ON_TORCH = [*KINDS, *(name for name in MADE if name not in ("ceil", "rceil", "absmean rows", "ignored"))]
+
+
+@pytest.mark.parametrize(
+    ("world", "name", "every_mode"),
+    [
+        *(("numpy", name, False) for name in [*BLOCKS, *MADE]),
+        *(("torch", name, False) for name in ON_TORCH),
+        *(slow(world, name, True) for world in ("numpy", "torch") for name in [*BLOCKS, *MADE]),
+    ],
+)
+def test_formats(world: str, name: str, every_mode: bool) -> None:
     fmt = MADE.get(name) or lowp.parse(name)
     assert isinstance(fmt, Block)
-    for kind in ("normal", "spread", "ties", "small", "zeros", "spoilt"):
-        for dtype in (np.float32, np.float64):
-            x = numbers(kind, (5, 41), dtype)
-            for mode in ("ties_to_even", "toward_negative", "stochastic"):
-                check(
-                    world, x, fmt, request(mode), -1 if isinstance(fmt.size, tuple) else int(mode == "ties_to_even") - 1
-                )
+    kinds = ("normal", "spread", "ties", "small", "zeros", "spoilt")
+    for i, (kind, dtype) in enumerate(itertools.product(kinds, (np.float32, np.float64))):
+        x = numbers(kind, (5, 41), dtype)
+        for mode in MODES if every_mode else (MODES[0], MODES[1 + (i // 2 + i) % 2]):
+            check(world, x, fmt, request(mode), -1 if isinstance(fmt.size, tuple) else int(mode == "ties_to_even") - 1)
 
 
-@pytest.mark.parametrize("name", [*KINDS, "even", "absmean", "two levels", "wide scale", "offset rows"])
+#: JAX compiles these, or their like, for test_casting_worlds.py too.
+COMPILED_ELSEWHERE = ("fp8_tile128", "nvfp4_static4", "mxfp4_static6", "mxfp4_three_quarters", "mxfp4_quest", "absmean")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        (slow if name in COMPILED_ELSEWHERE else usual)(name)
+        for name in [*KINDS, "even", "absmean", "two levels", "wide scale", "offset rows"]
+    ],
+)
 def test_compiled_by_jax(name: str) -> None:
     fmt = MADE.get(name) or lowp.parse(name)
     assert isinstance(fmt, Block)
@@ -286,6 +306,36 @@ def test_products_and_quotients(world: str) -> None:
         same(odd, _exact_steps.multiply(a, b), "odd product")
         a, b = np.abs(a), np.abs(b)
         same(in_world(world, doubles.sum_to_odd, a, b), _exact_steps.subtract(a, -b), "odd sum")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_quotients_by_one_number_for_many(world: str) -> None:
+    """XLA multiplies by the reciprocal there, which misses ties."""
+    rng = np.random.default_rng(6)
+    units = np.ldexp(rng.integers(1, 1 << 24, (4000, 1)) * 1.0, rng.integers(-30, 30, (4000, 1)))
+    x = units * (1 - rng.integers(0, 2000, (4000, 16)) * 2.0**-53)
+    odd = in_world(world, lambda xp, a, b: doubles.quotient(xp, a, b, odd=True), x, units)
+    same(odd, _exact_steps.divide(x, np.broadcast_to(units, x.shape).copy()), "odd quotient")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    ("element", "scale"), [("int4", "float32"), ("int8", "bfloat16"), ("float8_e4m3fn", "float32"), ("nf4", "float32")]
+)
+def test_numbers_at_and_beside_points_of_decision(world: str, element: str, scale: str) -> None:
+    fmt = Block(element, 16, scale, recipe="round")
+    rng = np.random.default_rng(7)
+    units = np.ldexp(rng.integers(1, 1 << 7, (1500, 1)) * 1.0, rng.integers(-140, 60, (1500, 1)))
+    values = np.unique([float(v) for v in lowp.values(element) if np.isfinite(v)])
+    middles = (values[1:] + values[:-1]) / 2
+    x = (rng.choice(np.concatenate([values, middles]), (1500, 16)) * units).astype(np.float32)
+    moved = rng.integers(-1, 2, x.shape).astype(np.int32) * (rng.random(x.shape) < 0.5).astype(np.int32)
+    x = (x.view(np.int32) + np.where(x == 0, 0, moved)).view(np.float32)
+    x[:, 0] = (fmt.element.max * units[:, 0]).astype(np.float32)
+    for mode in ("ties_to_even", "toward_zero"):
+        how = request(mode)
+        got = WORLDS[world](lambda xp, v, how=how: portable.quantize_blocks(xp, v, fmt, how, -1), x)
+        same(got, _blocks.quantize_blocks(x, fmt, how, -1, "float32"), mode)
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -11,6 +11,7 @@ from lowp.formats import Packed
 from lowp.rounding import _packed
 from lowp.rounding import _portable_packed as portable
 from lowp.rounding._namespaces import namespace_of
+from tests.covering import slow, usual
 from tests.rounding.test_portable_blocks import WORLDS, numbers, request, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::lowp.PrecisionWarning")
@@ -19,6 +20,8 @@ FORMATS = {name: fmt for name in lowp.formats.names() if isinstance(fmt := lowp.
 NATIVE = [name for name, fmt in FORMATS.items() if fmt.scheme in portable.NATIVE]
 #: One of each scheme, for the compiler.
 KINDS = list({fmt.scheme: name for name, fmt in FORMATS.items() if name in NATIVE}.values())
+#: Schemes that are another's with other numbers of bits.
+ALIKE = ("ggml_q2_0", "ggml_q4_0", "ggml_q4_1", "ggml_q5_0", "ggml_q8_1")
 #: ggml's minimum of zeros of both signs is the first one, and so is the maximum; see `test_signs_of_zeros`.
 MINIMUM = ("ggml_q4_1", "ggml_q5_1")
 
@@ -30,17 +33,26 @@ def modes(fmt: Packed) -> tuple[str, ...]:
 
 def run(world: str, function: Callable[..., Any], x: np.ndarray) -> Any:
     """Return what a function gives, its tensors as arrays."""
-    found = WORLDS[world](function, x)
+    return as_arrays(WORLDS[world](function, x))
+
+
+def as_arrays(found: Any) -> Any:
+    if isinstance(found, list):
+        return [as_arrays(part) for part in found]
     return {k: np.asarray(v) for k, v in found["fields"].items()} if isinstance(found, dict) else np.asarray(found)
 
 
 def check(world: str, fmt: Packed, x: np.ndarray, mode: str = "ties_to_even", axis: int = -1) -> None:
     how = request(mode)
-    want = lowp.quantize(x, fmt, rounding=mode, seed=7, axis=axis)
-    same(run(world, lambda xp, v: portable.quantize_packed(xp, v, fmt, how, axis), x), want, "values")
-    parts = _packed.encode_packed(x, fmt, how._replace(nan="zero"), axis).fields
     coded = how._replace(nan="zero")
-    fields = run(world, lambda xp, v: portable.encode_packed(xp, v, fmt, coded, axis), x)
+
+    def both(xp: Any, v: Any) -> list[Any]:  # one program to compile
+        return [portable.quantize_packed(xp, v, fmt, how, axis), portable.encode_packed(xp, v, fmt, coded, axis)]
+
+    want = lowp.quantize(x, fmt, rounding=mode, seed=7, axis=axis)
+    values, fields = run(world, both, x)
+    same(values, want, "values")
+    parts = _packed.encode_packed(x, fmt, coded, axis).fields
     assert parts is not None
     assert set(fields) == set(parts)  # a compiled function sorts them
     for name, part in parts.items():
@@ -50,8 +62,13 @@ def check(world: str, fmt: Packed, x: np.ndarray, mode: str = "ties_to_even", ax
         same(values, want, "decoded")
 
 
-@pytest.mark.parametrize("name", NATIVE)
-@pytest.mark.parametrize("world", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("world", "name"),
+    [
+        *(("numpy", name) for name in NATIVE),
+        *((usual if name in KINDS else slow)("torch", name) for name in NATIVE),
+    ],
+)
 def test_formats(world: str, name: str) -> None:
     fmt = FORMATS[name]
     for kind in ("normal", "spread", "ties", "small", "zeros", "spoilt"):
@@ -64,7 +81,7 @@ def test_formats(world: str, name: str) -> None:
         check(world, fmt, numbers("normal", (20, 2, 3), np.float32), axis=0)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [(slow if name in ALIKE else usual)(name) for name in KINDS])
 def test_compiled_by_jax(name: str) -> None:
     x = np.concatenate([numbers(kind, (2, 130), np.float32) for kind in ("spread", "small", "ties")])
     check("jax", FORMATS[name], x)

@@ -1,5 +1,6 @@
 """Tensors under torch.compile: one graph, the bits of eager mode; and operators that pass torch's own checks."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -23,6 +24,12 @@ ANONYMOUS = [
     lowp.Codebook([0.0, 1.0], label="fp8"),
     lowp.Block(lowp.Codebook([0.0, 1.0, -1.0]), 8, "float16"),
     lowp.Float(5, 3, bias=4, specials="fnuz"),
+]
+#: Every format in float32, and in bfloat16 every fourth.
+UNPACKED = [name for name in lowp.formats.names() if not isinstance(lowp.parse(name), Packed)]
+CASES = [
+    *((name, torch.float32) for name in UNPACKED),
+    *(pytest.param(name, torch.bfloat16, marks=pytest.mark.slow if i % 4 else ()) for i, name in enumerate(UNPACKED)),
 ]
 
 
@@ -63,9 +70,17 @@ class TestKeys:
 class TestOperators:
     """`torch.library.opcheck`: schema, autograd registration, fake tensors, and AOT dispatch of both passes."""
 
-    @pytest.mark.parametrize("fmt", ["float8_e4m3fn", "mxfp4", "nvfp4", "int8_tensor", "ggml_q4_0"])
-    @pytest.mark.parametrize("gradient", ["none", "straight_through", "clipped"])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize(
+        ("fmt", "gradient", "dtype"),
+        [
+            pytest.param(*case, marks=() if case[2] == torch.float32 or case[0] == "nvfp4" else pytest.mark.slow)
+            for case in itertools.product(
+                ["float8_e4m3fn", "mxfp4", "nvfp4", "int8_tensor", "ggml_q4_0"],
+                ["none", "straight_through", "clipped"],
+                [torch.float32, torch.bfloat16, torch.float64],
+            )
+        ],
+    )
     def test_quantize(self, fmt: str, gradient: str, dtype: Any) -> None:
         if gradient == "clipped" and isinstance(lowp.parse(fmt), Packed):
             pytest.skip("such blocks have no range")
@@ -249,8 +264,7 @@ class TestInductor:
 class TestPortable:
     """What runs on other devices, on this one."""
 
-    @pytest.mark.parametrize("name", [n for n in lowp.formats.names() if not isinstance(lowp.parse(n), Packed)])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(("name", "dtype"), CASES)
     def test_same_bits(self, name: str, dtype: Any) -> None:
         x = input_of(name, dtype)
         for rounding in ("ties_to_even", "stochastic_b"):
