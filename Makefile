@@ -34,7 +34,7 @@ export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench clean
+.PHONY: help install demo test test-slow lint format bench programs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ format: $(READY) ## rewrite the code in the house style
 
 bench: $(PEERS) ## time lowp against its peers in one run
 	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.run
+
+programs: $(READY) ## train a GPT and a CNN, solve systems and time training steps in every recipe
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.solvers
+	$(BIN)/python -m benchmarks.training_step
 
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/lowp.egg-info

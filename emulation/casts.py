@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Self
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name
 from lowp.formats import Block, Codebook, Float, Format, Integer, Packed, parse
@@ -43,8 +43,20 @@ AXES = {
 }
 
 
+class ChecksNames:
+    """Base of dataclasses that answer an unknown argument with the nearest name they know."""
+
+    def __new__(cls, *_args: Any, **given: Any) -> Self:
+        """Return a new instance; raises ArgumentTypeError for a name that is no field."""
+        names = [f.name for f in fields(cls)] if is_dataclass(cls) else []
+        for name in given:
+            if name not in names:
+                raise ArgumentTypeError(f"{cls.__name__}: {unknown_name('argument', name, names)}")
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True)
-class Cast:
+class Cast(ChecksNames):
     """How one operand becomes low precision.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
-from lowp.emulation.casts import Cast, Settings, merged, settings
+from lowp.emulation.casts import Cast, ChecksNames, Settings, merged, settings
 
 #: What a recipe can name, and where it is rounded.
 ROLES = {
@@ -41,7 +41,7 @@ _DEFAULT_OPERATIONS = ("linear", "conv", "recurrent")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ChecksNames):
     """What differs for the layers whose name matches a pattern.
 
     Args:
@@ -87,7 +87,7 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ChecksNames):
     """Formats and rounding for the tensors of a program.
 
     A role's settings hold for every pass; `forward`, `grad_input` and `grad_weight` change them for one product; rules
