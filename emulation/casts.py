@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name
@@ -48,7 +48,7 @@ class ChecksNames:
 
     def __new__(cls, *_args: Any, **given: Any) -> Self:
         """Return a new instance; raises ArgumentTypeError for a name that is no field."""
-        names = [f.name for f in fields(cls)] if is_dataclass(cls) else []
+        names = list(getattr(cls, "__dataclass_fields__", {}))
         for name in given:
             if name not in names:
                 raise ArgumentTypeError(f"{cls.__name__}: {unknown_name('argument', name, names)}")
