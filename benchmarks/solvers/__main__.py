@@ -94,7 +94,8 @@ def plot(records: list[dict[str, Any]]) -> None:
             for r in records:
                 if (r["solver"], r["condition"]) == (solver, condition):
                     panel.semilogy(np.clip(r["residuals"], 1e-17, 1e3), label=r["format"], color=FORMATS[r["format"]])
-            panel.set(title=f"{solver}, condition {condition:g}", xlabel="iteration", ylim=(1e-17, 1e3))
+            panel.set(xlabel="iteration", ylim=(1e-17, 1e3))
+            panel.set_title(f"{solver}, condition {condition:g}", fontsize=10)
         row[0].set_ylabel("relative residual")
     panels[0][-1].legend(fontsize=8)
     figure.savefig(OUT / "residuals.png", dpi=130)

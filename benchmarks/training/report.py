@@ -96,7 +96,7 @@ def plot(out: Path, records: Records) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=0.01)
-    axes.set_xlabel("held-out loss less that of float32, nats per character (mean and 95 % interval; dots: seeds)")
+    axes.set_xlabel("held-out loss less float32's, nats (mean, 95 % interval; dots: seeds)")
     figure.savefig(out / "gaps.png", dpi=150)
     plt.close(figure)
     worlds = [w for w in ("torch", "jax") if any(r["world"] == w for r in records)]
