@@ -17,6 +17,7 @@ from lowp.formats.block import Block
 from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
+from lowp.rounding import _jax_host
 from lowp.rounding._jax_arrays import as_jax, float_of, on_host, result_name, whole_numbers, without_nans
 from lowp.rounding._jax_compiled import run
 from lowp.rounding._jax_decode import decode_array
@@ -242,6 +243,9 @@ def quantize_array(
         x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan, shard, axis_name, QUANTIZE_NAN
     )
     call = call._replace(callback=bool(callback))
+    if _jax_host.rounds_on_host(call.fmt, call.request, array, seed) and shard is None and gradient != "clipped":
+        options = {"overflow": overflow, "seed": int(seed), "axis": axis, "random_bits": random_bits, "nan": nan}
+        return _jax_host.quantize(array, call.fmt, rounding=rounding, **options)
     if gradient in ("clipped", "learned_scale") and isinstance(call.fmt, Packed):
         _inside(array, call, inputs)
     if isinstance(array, jax.core.Tracer) and isinstance(call.fmt, ScalarFormat):
@@ -282,6 +286,9 @@ def encode_array(
             f"fmt={call.fmt.name!r} has codes of {call.fmt.bits} bits, which JAX holds with jax_enable_x64 only; set "
             "it, or use lowp.encode with NumPy."
         )
+    if _jax_host.rounds_on_host(call.fmt, call.request, array, seed) and shard is None:
+        options = {"overflow": overflow, "seed": int(seed), "axis": axis, "random_bits": random_bits, "nan": nan}
+        return _jax_host.encode(array, call.fmt, rounding=rounding, **options)
     _check_blocks(array, call)
     parts = run(_encode_parts, array, call, inputs, array.dtype)
     shape = tuple(array.shape) if isinstance(call.fmt, Packed) else None

@@ -85,8 +85,8 @@ def quantize(
         shard: Where `x` lies in a larger array, whose random bits it then takes: inside `shard_map`.
         axis_name: Inside `shard_map`, the mesh axis or axes over which the array is spread, so that the scale of a
             whole tensor is that of all shards.
-        callback: Whether the host may be called for what no array code does: wide logarithmic formats, stochastic modes
-            of logarithmic ones, packed formats that search.
+        callback: Whether a traced program may call back to the host for what no array code does: wide logarithmic
+            formats, stochastic modes of logarithmic ones, packed formats that search. NumPy rounds concrete arrays.
 
     Returns:
         An array of the shape and dtype of `x`.
