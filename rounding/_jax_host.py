@@ -19,10 +19,10 @@ from lowp.rounding.request import Request
 
 def rounds_on_host(fmt: Format, request: Request | None, *arrays: Any) -> bool:
     """Whether a format has no array code (for that rounding), and all arrays are numbers that can be looked at."""
-    from lowp.rounding._portable_packed import NATIVE
+    from lowp.rounding._portable_schemes import SCHEMES
 
     if isinstance(fmt, Packed):
-        lacking = fmt.scheme not in NATIVE
+        lacking = fmt.scheme not in SCHEMES
     elif request is None:
         return False
     else:
