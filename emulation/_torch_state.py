@@ -41,10 +41,6 @@ class History:
         self.amax[self.pushed % len(self.amax)] = amax.to(torch.float32)
         self.pushed += 1
 
-    def forget_calls(self) -> None:
-        """Drop the scales of single calls."""
-        self._scales.clear()
-
 
 class State:
     """Counts of calls by layer and operation, and amax histories by layer, operation, product and role."""

@@ -81,8 +81,8 @@ class Namespace:
         """A context inside which int64 and float64 arrays can be made."""
         return nullcontext()
 
-    def separate(self, x: Any) -> Any:
-        """Return `x` such that no compiler joins the operation that made it with the next (a fused multiply-add)."""
+    def computed_once(self, x: Any) -> Any:
+        """Return `x`, which XLA then does not compute anew for each reader; LLVM may still join a product and a sum."""
         return x
 
     def minimum(self, a: Any, b: Any) -> Any:
@@ -232,7 +232,7 @@ class JaxNamespace(Namespace):
     def wide(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.has_64_bits else _enable_x64()
 
-    def separate(self, x: Any) -> Any:
+    def computed_once(self, x: Any) -> Any:
         return self._jax.lax.optimization_barrier(x)
 
 

@@ -87,8 +87,8 @@ def into_dtype(xp: Namespace, bits: Any, name: str, fmt: ScalarFormat, exact: bo
         return bits
     if exact or holds_all(fmt, name):
         return narrow(xp, bits, name)
-    bits = xp.separate(bits)
-    narrowed = xp.separate(narrow(xp, bits, name))
+    bits = xp.computed_once(bits)
+    narrowed = xp.computed_once(narrow(xp, bits, name))
     back = widen(xp, narrowed, name, width)
     if may_be_rounded(fmt):
         held = ((back & MASK[width]) < INFINITE[width]) == ((bits & MASK[width]) < INFINITE[width])

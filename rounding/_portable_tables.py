@@ -128,11 +128,11 @@ def count_below(xp: Namespace, keys: Any, cuts: NDArray[Any]) -> Any:
     steps = len(cuts).bit_length()
     padded = np.full((1 << steps) - 1, np.iinfo(cuts.dtype).max, cuts.dtype)
     padded[: len(cuts)] = cuts
-    table, keys = xp.constant(padded, keys), xp.separate(keys)  # else XLA computes the keys again in every step
+    table, keys = xp.constant(padded, keys), xp.computed_once(keys)  # else XLA computes the keys again in every step
     low = xp.full_like(keys, 0, "int32")
     for step in reversed(range(steps)):
         ahead = low + (1 << step)
-        low = xp.separate(xp.where(xp.take(table, ahead - 1) <= keys, ahead, low))
+        low = xp.computed_once(xp.where(xp.take(table, ahead - 1) <= keys, ahead, low))
     return xp.minimum(low, len(cuts))
 
 

@@ -153,7 +153,7 @@ def values(xp: Namespace, numbers: Any, fmt: TaperedFormat) -> Any:
     magnitude = xp.where(negative, -numbers, numbers) & (MASK[64] if fmt.bits == 64 else (1 << fmt.bits) - 1)
     nar = negative & ((magnitude == 0) if fmt.bits == 64 else (magnitude > fmt.ranks))
     zero = (magnitude == 0) & ~nar
-    index = xp.separate(xp.maximum(count_below(xp, magnitude, starts) - 1, 0))
+    index = xp.computed_once(xp.maximum(count_below(xp, magnitude, starts) - 1, 0))
     start, fraction, exponent = (xp.take(xp.constant(t, numbers), index) for t in (starts, fraction_bits, exponents))
     significand = (magnitude - start) + (1 << fraction)
     bits = scaled(xp, float_bits(xp, significand, 64), exponent - fraction)

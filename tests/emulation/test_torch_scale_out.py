@@ -1,9 +1,6 @@
 """Two processes round the pieces of tensors as one process rounds the whole, bit for bit."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ if not torch.distributed.is_available() or not torch.distributed.is_gloo_availab
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 import lowp.torch as lt  # noqa: E402  (only where torch is)
+from tests.emulation import processes  # noqa: E402
 from tests.emulation import scale_out_worker as worker  # noqa: E402
 
 PLACES = ("S(0)", "S(1)", "R")
@@ -24,26 +22,7 @@ PLACES = ("S(0)", "S(1)", "R")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> list[dict[str, Any]]:
     """What both processes found."""
-    folder = tmp_path_factory.mktemp("scale_out")
-    environment = {**os.environ, "PYTHONPATH": str(repo / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, worker.__file__]
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(worker.WORLD)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0] * worker.WORLD, said
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(worker.WORLD)]
+    return processes.results(worker, tmp_path_factory.mktemp("scale_out"), repo)
 
 
 class TestDistributedTensors:
