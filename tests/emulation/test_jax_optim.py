@@ -352,7 +352,7 @@ def test_what_cannot_be_is_said() -> None:
         with pytest.raises(error, match=text):
             low_precision(optimizer, **arguments)
     with pytest.raises(lowp.ArgumentError, match=r"state '0.mu' of parameter 'fc.b': .*muonq4_tensor"):
-        low_precision(adam, "muonq4").init(params)  # its logarithm is no array code
+        jax.jit(low_precision(adam, "muonq4").init)(params)  # its logarithm is no array code
     with pytest.raises(lowp.ArgumentError, match=r"'momentum'.*'0.mu', '0.nu'"):
         low_precision(adam, {"*mu": "int8", "momentum": "int8"}).init(params)
     with pytest.raises(lowp.ArgumentError, match="encoder"):
