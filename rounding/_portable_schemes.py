@@ -18,9 +18,23 @@ from lowp.formats.packed import Packed
 from lowp.formats.tables import value_table
 from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding import _portable_ggml, _portable_if4
-from lowp.rounding._portable import decode_values, encode_values, words
+from lowp.rounding._portable import decode_values, words
 from lowp.rounding._portable_fp4_recipes import over, times
-from lowp.rounding._portable_shapes import joined, largest, numpy_sum, spread
+from lowp.rounding._portable_numbers import (
+    amax,
+    block_exponents,
+    codes_of,
+    constant,
+    float32,
+    float_bits,
+    from_sign_magnitude,
+    of_float_bits,
+    power_of_two,
+    repeated,
+    rounded_magnitude,
+    sign_magnitude,
+)
+from lowp.rounding._portable_shapes import joined, largest, numpy_sum
 from lowp.rounding.modes import rounding
 from lowp.rounding.recipes import scale_request
 from lowp.rounding.request import Request
@@ -36,42 +50,6 @@ class Scheme(NamedTuple):
 
     encode: Callable[[Any, Any, Packed, Request], Fields]
     decode: Callable[[Any, Fields, Packed], Any]
-
-
-def float32(xp: Any, x: Any) -> Any:
-    """Return numbers as float64 that float32 holds."""
-    return doubles.widen(xp, x) if xp.dtype_name(x) == "float32" else doubles.to_float32(xp, x)
-
-
-def codes_of(xp: Any, x: Any, fmt: Any, request: Request) -> Any:
-    """Return codes as int64."""
-    return xp.cast(encode_values(xp, x, fmt, request), "int64")
-
-
-def amax(xp: Any, x: Any, axes: tuple[int, ...] = (-1,)) -> Any:
-    """Return the largest magnitude along axes, which are kept; NaN where there is one."""
-    places = tuple(a % x.ndim for a in axes)
-    return doubles.from_bits(xp, largest(xp, doubles.size_of(xp, x), places))
-
-
-def constant(xp: Any, value: float, like: Any) -> Any:
-    """Return a number in the shape of `like` that no compiler takes for a constant (see `Work.divisor`)."""
-    return xp.where(doubles.bits_of(xp, like) == -1, 1.0, xp.full_like(like, value))
-
-
-def float_bits(xp: Any, x: Any) -> Any:
-    """Return the float32 bits of numbers as unsigned integers in int64."""
-    return xp.cast(xp.bits(doubles.narrow(xp, x, "float32")), "int64") & 0xFFFFFFFF
-
-
-def of_float_bits(xp: Any, bits: Any) -> Any:
-    """Return the float32 numbers of such integers as float64."""
-    return doubles.widen(xp, xp.floats(xp.cast(bits, "int32"), "float32"))
-
-
-def repeated(xp: Any, x: Any, count: int) -> Any:
-    """Return each element of the last axis `count` times."""
-    return spread(xp, x[..., None], (*x.shape, count)).reshape((*x.shape[:-1], x.shape[-1] * count))
 
 
 # bitsandbytes
@@ -184,49 +162,15 @@ def _decode_eden(xp: Any, fields: Fields, fmt: Packed) -> Any:
 # Shared microexponents
 
 
-def _exponents(xp: Any, size: Any) -> Any:
-    """Return `floor(log2 amax)` from -127 to 127."""
-    parts = doubles.parts_of(xp, size)
-    exponents = xp.minimum(xp.maximum(parts.exponent + 52, -127), 127)
-    return xp.where(parts.significand == 0, -127, exponents)
-
-
-def _power(xp: Any, exponent: Any) -> Any:
-    return doubles.from_bits(xp, (exponent + 1023) << 52)
-
-
-def sign_magnitude(xp: Any, x: Any, magnitude: Any, bits: int) -> Any:
-    """Return codes of `bits` magnitude bits below the sign of `x`."""
-    return magnitude | xp.cast(doubles.bits_of(xp, x) < 0, "int64") << bits
-
-
-def from_sign_magnitude(xp: Any, codes: Any, bits: int) -> Any:
-    """Return the numbers that such codes stand for, -0 among them."""
-    size = xp.cast(codes & ((1 << bits) - 1), "float64")
-    return xp.where(codes >> bits != 0, -size, size)
-
-
-def rounded_magnitude(xp: Any, x: Any, unit: Any, top: int, request: Request) -> Any:
-    """Return `|x / unit|` rounded once by the request's mode, at most `top`, as int64; 0 for NaN."""
-    from lowp.formats.integer import Integer
-    from lowp.rounding._portable import quantize_values
-
-    exact = doubles.quotient(xp, x, unit, odd=True)
-    exact = xp.where(doubles.is_nan(xp, exact), 0.0, exact)
-    plain = request._replace(overflow="saturate", nan="keep")
-    n = quantize_values(xp, exact, Integer(32), plain)
-    return xp.cast(xp.minimum(doubles.magnitude(xp, n), float(top)), "int64")
-
-
 def _encode_microexponents(xp: Any, blocks: Any, fmt: Packed, request: Request) -> Fields:
     bits: int = fmt.option("magnitude_bits")
     x = doubles.widen(xp, blocks)
     bad = ~doubles.is_finite(xp, amax(xp, x))
     x = xp.where(bad, 0.0, x)
-    pairs = _exponents(xp, amax(xp, x.reshape((*x.shape[:-1], 8, 2))))[..., 0]
+    pairs = block_exponents(xp, amax(xp, x.reshape((*x.shape[:-1], 8, 2))))[..., 0]
     shared = largest(xp, pairs, (pairs.ndim - 1,))
     shifts = xp.cast(pairs < shared, "int64")
-    unit = _power(xp, repeated(xp, shared - shifts, 2) - (bits - 1))
+    unit = power_of_two(xp, repeated(xp, shared - shifts, 2) - (bits - 1))
     n = rounded_magnitude(xp, x, unit, (1 << bits) - 1, request)
     return {
         "codes": sign_magnitude(xp, x, n, bits),
@@ -238,7 +182,7 @@ def _encode_microexponents(xp: Any, blocks: Any, fmt: Packed, request: Request) 
 def _decode_microexponents(xp: Any, fields: Fields, fmt: Packed) -> Any:
     bits: int = fmt.option("magnitude_bits")
     exponents = fields["exponents"]
-    power = _power(xp, exponents - 127 - repeated(xp, fields["shifts"], 2) - (bits - 1))
+    power = power_of_two(xp, exponents - 127 - repeated(xp, fields["shifts"], 2) - (bits - 1))
     return xp.where(exponents == 255, math.nan, from_sign_magnitude(xp, fields["codes"], bits) * power)
 
 
