@@ -34,10 +34,10 @@ export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench programs clean
+.PHONY: help install demo test test-slow lint format bench matrix-units programs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv and install everything, pinned by constraints.txt
 
@@ -62,6 +62,9 @@ format: $(READY) ## rewrite the code in the house style
 
 bench: $(PEERS) ## time lowp against its peers in one run
 	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.run
+
+matrix-units: $(PEERS) ## time products as matrix units compute them against other packages
+	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.matrix_units
 
 programs: $(READY) ## train a GPT and a CNN, solve systems and time training steps in every recipe
 	$(BIN)/python -m benchmarks.training

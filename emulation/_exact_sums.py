@@ -1,4 +1,4 @@
-"""Sums and dot products without error, as integers times a power of two, and one rounding at the end."""
+"""Sums and dot products without error, and one rounding at the end."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.emulation import _exact_bins, _exact_panels
 from lowp.emulation import _exact_results as exact
 from lowp.emulation._operands import decoded, holds_exactly
-from lowp.emulation._target import EXACT, ODD, OPEN, Result, Target
+from lowp.emulation._stored_plan import is_storable, stored_plan
+from lowp.emulation._target import Result, Target
+from lowp.formats.float_format import Float
 from lowp.formats.integer import Integer
 from lowp.formats.ranked import TaperedFormat
-from lowp.formats.spec import Meaning, ScalarFormat
+from lowp.formats.spec import Meaning, ScalarFormat, to_float
+from lowp.rounding.exact import exact_value
 
-_QUIET = np.errstate(all="ignore")
 _ONE, _ZERO = Integer(2), Fraction(0)
+_MOST_DIVISOR = 1 << 31
 
 
 def dot(
@@ -33,21 +37,23 @@ def dot(
 
     A sum that is zero has the sign that adding the products one by one to `start` gives it.
     """
-    rows, columns = len(a), b.shape[1]
     one_by_one = _one_by_one(a, a_format, b, b_format, target, start, divisor)
-    if not (holds_exactly(a_format) and holds_exactly(b_format)):
-        return target.encode_where(np.ones(rows * columns, bool), one_by_one)
+    first = None if start is None else to_float(start)
+    if (
+        not (holds_exactly(a_format) and holds_exactly(b_format))
+        or divisor >= _MOST_DIVISOR
+        or (first is not None and exact_value(first) != start)
+    ):
+        return target.encode_where(np.ones(len(a) * b.shape[1], bool), one_by_one)
     x, y = decoded(a, a_format), decoded(b, b_format)
-    special = _special(x, y)
-    (left, low_left), (right, low_right) = _integers(x), _integers(y)
-    sums = _products(left, right).reshape(-1)
-    values, state = _odd_quotients(sums, low_left + low_right, divisor)
-    values = np.where(np.isfinite(special), values, special)
-    state = np.where(np.isfinite(special), state, EXACT)
-    if target.fmt.has_negative_zero and (np.signbit(x).any() or np.signbit(y).any()):
-        for i in np.flatnonzero((values == 0) & (state == EXACT)):
-            values[i] = -0.0 if one_by_one(int(i)) == "-0" else 0.0
-    return target.encode_odd(values, state, one_by_one)
+    c = None if first is None or (first == 0 and start != "-0") else np.full((len(x), y.shape[1]), first)
+    down = target.request.mode.name == "toward_negative"
+    if divisor == 1 and _stores(target):
+        return target.encode(_stored(x, y, c, start is not None, down, target).reshape(-1))
+    values, state, exactly = _exact_bins.whole(
+        x, y, c, a_format, b_format, divisor=divisor, from_zero=start is not None, toward_negative=down
+    )
+    return target.encode_odd(_signed(values, target.fmt).reshape(-1), state.reshape(-1), exactly)
 
 
 def total(x: NDArray[Any], fmt: ScalarFormat, target: Target, divisor: int) -> NDArray[Any]:
@@ -56,52 +62,32 @@ def total(x: NDArray[Any], fmt: ScalarFormat, target: Target, divisor: int) -> N
     return dot(ones, _ONE, x, fmt, target, None, divisor)
 
 
-@_QUIET
-def _special(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the dot products with every finite number replaced by its sign: not finite where an operand decides so."""
-    if np.isfinite(x).all() and np.isfinite(y).all():
-        return np.zeros(len(x) * y.shape[1])
-    left, right = (np.where(np.isfinite(z), np.sign(z), z) for z in (x, y))
-    return np.asarray(left @ right).reshape(-1)
+def _stores(target: Target) -> bool:
+    """Whether sums are rounded by a kernel because numbers rounded to odd do not do."""
+    fmt, request = target.fmt, target.request
+    if target.takes_odd or request.saturation_bits or request.mode.name == "to_odd":
+        return False
+    if not is_storable(fmt, request.mode.name, request.overflow):
+        return False
+    return not isinstance(fmt, Float) or fmt.has_infinity
 
 
-def _integers(x: NDArray[np.float64]) -> tuple[NDArray[Any], int]:
-    """Return numbers as Python's integers times `2^low`, `low` as large as can be."""
-    clean = np.where(np.isfinite(x), x, 0.0)
-    significand, exponent = np.frexp(clean)
-    whole = np.ldexp(significand, 53).astype(np.int64)
-    trailing = np.where(whole == 0, 0, np.frexp((whole & -whole).astype(np.float64))[1] - 1)
-    exponents = np.where(whole == 0, 0, exponent - 53 + trailing)
-    used = exponents[whole != 0]
-    low = int(used.min()) if used.size else 0
-    small, shift = whole >> trailing, np.where(whole == 0, 0, exponents - low)
-    return small.astype(object) << shift.astype(object), low
+def _stored(
+    x: NDArray[np.float64], y: NDArray[np.float64], c: NDArray[np.float64] | None, from_zero: bool, down: bool,
+    target: Target,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Return the sums rounded to the target's format, in float64; NaN and infinities as they are."""
+    product = _exact_panels.surveyed(x, y, c)
+    plan = stored_plan(target.fmt, target.request.mode.name, target.request.overflow)
+    values, state = _exact_bins.sums(product, plan=plan)
+    _exact_bins.sign_sums(product, from_zero, down, values, state)
+    _exact_bins.mark_specials(product, values, state)
+    return _signed(values, target.fmt)
 
 
-def _products(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Return the matrix product of integers, in 64 bits where that is enough."""
-    bits = [max((abs(n).bit_length() for n in x.ravel().tolist()), default=0) for x in (a, b)]
-    if sum(bits) + a.shape[1].bit_length() <= 62:
-        return np.asarray(a.astype(np.int64) @ b.astype(np.int64))
-    return np.asarray(a @ b)
-
-
-def _odd_quotients(sums: NDArray[Any], exponent: int, divisor: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return `sums * 2^exponent / divisor` as float64 rounded to odd, with states."""
-    values, state = np.zeros(sums.size), np.full(sums.size, EXACT, np.uint8)
-    for i, n in enumerate(sums.tolist()):
-        spare = max(64 + divisor.bit_length() - abs(n).bit_length(), 0) if divisor > 1 else 0
-        quotient, rest = divmod(abs(n) << spare, divisor)
-        drop = max(quotient.bit_length() - 53, 0)
-        kept = quotient >> drop
-        lost = kept << drop != quotient or rest != 0
-        scale = exponent - spare + drop
-        if kept and not -1022 <= kept.bit_length() - 1 + scale <= 1023:
-            state[i] = OPEN
-            continue
-        values[i] = np.ldexp(float(kept | lost), scale) * (-1 if n < 0 else 1)
-        state[i] = ODD if lost else EXACT
-    return values, state
+def _signed(values: NDArray[np.float64], fmt: ScalarFormat) -> NDArray[np.float64]:
+    """Return the values with zeros positive where the format has no other."""
+    return values if fmt.has_negative_zero else values + 0.0
 
 
 def _one_by_one(

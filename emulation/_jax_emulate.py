@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowp._errors import ArgumentError, ArgumentTypeError, nearest, warn_caller
+from lowp.emulation._jax_attention import wants_cache
 from lowp.emulation._jax_captured import captured_origins
 from lowp.emulation._jax_origins import Origin, activation, path_of, weight
 from lowp.emulation._jax_plan import Planner
@@ -68,7 +69,7 @@ class Emulated:
     def _run(self, traced: Traced, word: Any) -> Any:
         self.report = traced.planner.report
         hooks = Hooks(traced.planner.note_backward, self._watch if self._check_finite else None)
-        results = evaluate(traced.plan, Run(traced.planner, hooks, word), traced.dynamic)
+        results = evaluate(traced.plan, Run.start(traced.planner, hooks, word), traced.dynamic)
         self._note_nonfinite(results)
         return traced.results(results)
 
@@ -132,6 +133,8 @@ class Emulated:
         captured = [] if any_weights or self.weights is not None else captured_origins(self.function, closed.consts)
         planner.parameters.update(origin.root for origin in (*inputs, *captured) if origin.kind == "weight")
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
+        if wants_cache(self.recipe) and not planner.attention.found.keys:
+            planner.report.remark("kv_cache: no attention with keys and values was found; nothing is rounded by it")
         self._check_patterns(planner)
 
         def results_of(arrays: list[Any]) -> Any:
@@ -182,13 +185,16 @@ class Emulated:
         if "elementwise" not in self.recipe.operations:
             return
         found = planner.primitives
-        unmet = [p for p in self.recipe.primitives if p != "*" and not any(fnmatchcase(name, p) for name in found)]
-        for pattern in unmet:
+        named, left_out = (
+            [p for p in patterns if p != "*" and not any(fnmatchcase(name, p) for name in found)]
+            for patterns in (self.recipe.primitives, self.recipe.exclude)
+        )
+        for pattern in (*named, *left_out):
             message = f"primitive {pattern!r}: matches no operation.{nearest(pattern, found)}"
             if self._strict:
                 raise ArgumentError(f"{message} Operations: {', '.join(sorted(found)) or 'none'}.")
             planner.report.remark(message)
-            if len(unmet) == len(self.recipe.primitives) and message not in self._warned:
+            if pattern in named and len(named) == len(self.recipe.primitives) and message not in self._warned:
                 self._warned.add(message)
                 warn_caller(message)
 
@@ -249,7 +255,7 @@ def _trace_gradient(traced: Traced) -> None:
         filled = list(traced.dynamic)
         for i, array in zip(wanted, arrays, strict=True):
             filled[i] = array
-        results = evaluate(traced.plan, Run(traced.planner, Hooks(traced.planner.note_backward)), filled)
+        results = evaluate(traced.plan, Run.start(traced.planner, Hooks(traced.planner.note_backward)), filled)
         return [r for r in results if _is_inexact(r)]
 
     try:
@@ -387,11 +393,7 @@ def every_operation(
     given = {"overflow": "infinity_or_nan", **dict(settings("fmt", fmt)), **cast}
     names = tuple((patterns,) if isinstance(patterns, str) else tuple(patterns) for patterns in (only, exclude))
     recipe = Recipe(
-        name="every_operation",
-        seed=seed,
-        operations=("elementwise",),
-        primitives=names[0],
-        exclude=names[1],
+        name="every_operation", seed=seed, operations=("elementwise",), primitives=names[0], exclude=names[1],
         elementwise=given,
-    )
+    )  # fmt: skip
     return Emulated(fn, recipe, weights=None, strict=strict)

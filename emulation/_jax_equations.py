@@ -78,7 +78,7 @@ def is_repeatable(cast: Cast, forward: Site | None, role: str) -> bool:
         return False
     first = forward.cast(role, "forward")
     scalar = not first.format or isinstance(parse(first.format), ScalarFormat)
-    return scalar and not (first.hadamard or first.stochastic or first.method != "round" or first.gradient == "clipped")
+    return scalar and not (first.hadamard or first.stochastic or first.method != "round")
 
 
 def split_axes(eqn: Any, inputs: list[Origin]) -> tuple[str, ...]:

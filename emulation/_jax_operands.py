@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +17,15 @@ from lowp.emulation._jax_memory import current, key_of
 from lowp.emulation._jax_seeds import fold, seed_at, signs_at
 from lowp.emulation._jax_sites import Site
 from lowp.emulation._jax_world import WORLD, largest_over
+from lowp.emulation._unit_sums import Elements
 from lowp.emulation.casting import Rounded, round_operand
 from lowp.emulation.casts import Cast
-from lowp.formats import Block, parse
+from lowp.formats import Block, ScalarFormat, parse
 from lowp.rounding.shard import Shard
+
+jax.tree_util.register_dataclass(
+    Elements, data_fields=["values", "scales", "tensor_scale"], meta_fields=["format", "sizes", "scale_format"]
+)
 
 
 class Axes(NamedTuple):
@@ -53,8 +59,8 @@ def round_axes(x: Any, reading: Reading, axes: Axes, tokens: str, forward: Any =
         tokens: Which of "batch", "contract", "outer" is split over devices; "" for none.
         forward: The forward pass's rounded operand, for casts that reuse it.
     """
-    cast = reading.cast
-    if not cast:
+    cast, apart = reading.cast, bool(reading.site.cast("accumulator", reading.product).unit)
+    if not cast and not apart:
         return Rounded(WORLD.widen(x))
     order, axis, outer = matrix_order(axes)
     shape = tuple(x.shape[i] for i in order)
@@ -68,29 +74,51 @@ def round_axes(x: Any, reading: Reading, axes: Axes, tokens: str, forward: Any =
         return None if array is None else jnp.transpose(array.reshape(shape), tuple(np.argsort(order)))
 
     place = {"batch": 0, "contract": axis, "outer": outer}.get(tokens)
-    result = _round(fold(x), reading, axis, outer, place, None if forward is None else fold(forward))
-    return Rounded(unfold(result.values), unfold(result.mask), result.amax)
+    result = _round(fold(x), reading, axis, outer, place, None if forward is None else fold(forward), apart=apart)
+    parts = result.parts
+    if parts is not None and axis < outer:  # for a matrix unit the summed axis comes last
+        parts = parts.turned(lambda t: jnp.swapaxes(t, -1, -2))
+    return Rounded(unfold(result.values), unfold(result.mask), result.amax, parts)
 
 
-def _round(x: Any, reading: Reading, axis: int, outer: int, place: int | None, forward: Any = None) -> Rounded:
+def round_cached(x: Any, reading: Reading, name: str, groups: Sequence[tuple[int, ...]]) -> Any:
+    """Round keys or values along the head; the axes are grouped as batch, tokens and head.
+
+    Positions of random bits are those in an array with the axes in this order. `name`: stands for the role in the seed.
+    """
+    order = tuple(i for group in groups for i in group)
+    shape = tuple(x.shape[i] for i in order)
+    folded = tuple(math.prod(x.shape[i] for i in group) for group in groups)[0 if groups[0] else 1 :]
+    y = jnp.transpose(x, order).reshape(folded)
+    values = _round(y, reading, y.ndim - 1, y.ndim - 2, 0, drawn_as=name).values
+    return jnp.transpose(values.reshape(shape), tuple(np.argsort(order)))
+
+
+def _round(
+    x: Any, reading: Reading, axis: int, outer: int, place: int | None, forward: Any = None, drawn_as: str = "",
+    apart: bool = False,
+) -> Rounded:  # fmt: skip
     cast, site = reading.cast, reading.site
-    seed = seed_at(site, reading.product, reading.role, reading.word)
+    kept = None if not apart or forward is None or cast.requantize else _kept_format(reading)
+    seed = seed_at(site, reading.product, drawn_as or reading.role, reading.word)
     signs = signs_at(site, reading.product, cast.signs, reading.word)
     split = site.split if place is not None else ()
     memory, key, scale = current(), key_of(site, reading.product, reading.role), None
     if cast.scaling == "delayed" and memory is not None:
         scale = memory.scale(key, cast)
     try:
-        result = _compiled(x, seed, signs, forward, scale, cast=cast, axis=axis, outer=outer, place=place, split=split)
+        result = _compiled(
+            x, seed, signs, forward, scale, cast=cast, axis=axis, outer=outer, place=place, split=split, apart=apart,
+            kept=kept,
+        )  # fmt: skip
     except ArgumentError as error:
-        where = f"{site.layer or 'outside any layer'}, {reading.product}, {reading.role}"
-        raise ArgumentError(f"{where}: {error}") from error
+        raise ArgumentError(f"{_where(reading)}: {error}") from error
     if scale is not None and memory is not None:
         memory.push(key, scale, result.amax)
     return result  # type: ignore[no-any-return]
 
 
-@partial(jax.jit, static_argnames=("cast", "axis", "outer", "place", "split"))
+@partial(jax.jit, static_argnames=("cast", "axis", "outer", "place", "split", "apart", "kept"))
 def _compiled(
     x: Any,
     seed: Any,
@@ -103,8 +131,15 @@ def _compiled(
     outer: int,
     place: int | None,
     split: Any,
+    apart: bool = False,
+    kept: str | None = None,
 ) -> Rounded:
     """Round one operand. Compiled by itself, so that operands alike are traced once, and eager calls are fast."""
+    if not cast:
+        x = WORLD.widen(x)
+    again = None if forward is None else Rounded(forward)
+    if again is not None and kept is not None:
+        again = again._replace(parts=Elements(forward, parse(kept) if kept else None))  # type: ignore[arg-type]
     return round_operand(
         WORLD,
         x,
@@ -116,8 +151,24 @@ def _compiled(
         scale=scale,
         shard=_shard(x, cast, split, place, axis) if split else None,
         amax=largest_over(split),
-        forward=None if forward is None else Rounded(forward),
+        forward=again,
+        apart=apart,
     )
+
+
+def _kept_format(reading: Reading) -> str:
+    """Return the format of an operand that is taken as the forward pass rounded it, for a matrix unit."""
+    cast = reading.site.cast(reading.role, "forward")
+    if cast.scaling != "none" or (cast.format and not isinstance(parse(cast.format), ScalarFormat)):
+        raise ArgumentError(
+            f"{_where(reading)}: reuse=True hands on elements and scales together, which a matrix unit needs apart; "
+            "add requantize=True, or leave the accumulator's unit out."
+        )
+    return cast.format
+
+
+def _where(reading: Reading) -> str:
+    return f"{reading.site.layer or 'outside any layer'}, {reading.product}, {reading.role}"
 
 
 def matrix_order(axes: Axes) -> tuple[tuple[int, ...], int, int]:
@@ -164,12 +215,14 @@ def _scalar(y: Any, reading: Reading) -> Any:
     return _round(y.reshape(1), reading, 0, 0, None).values.reshape(())
 
 
-def contracted(a: Any, b: Any, axes_a: Axes, axes_b: Axes, reading: Reading) -> Any:
-    """Return the product of two arrays in at least float32, with the sums that the recipe's accumulator makes.
+def contracted(first: Rounded, second: Rounded, axes_a: Axes, axes_b: Axes, reading: Reading) -> Any:
+    """Return the product of two operands in at least float32, with the sums that the recipe's accumulator makes.
 
-    Axes of the result: batch, outer ones of `a`, outer ones of `b`.
+    Axes of the result: batch, outer ones of the first, outer ones of the second.
     """
-    cast = reading.cast
+    cast, a, b = reading.cast, first.values, second.values
+    if cast.unit or (cast.format and cast.group == 1):
+        return _by_engine(first, second, axes_a, axes_b, reading)
     dimensions = ((axes_a.contract, axes_b.contract), (axes_a.batch, axes_b.batch))
     dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     a, b = a.astype(dtype), b.astype(dtype)
@@ -187,18 +240,52 @@ def contracted(a: Any, b: Any, axes_a: Axes, axes_b: Axes, reading: Reading) -> 
 
     batch = tuple(range(1, len(axes_a.batch) + 1))
 
-    def product_of_group(first: Any, second: Any) -> Any:
+    def product_of_group(one: Any, other: Any) -> Any:
         numbers = (((0,), (0,)), (batch, batch))
-        return lax.dot_general(first, second, numbers, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
+        return lax.dot_general(one, other, numbers, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
 
     def add(carry: Any, terms: Any) -> Any:
         number, total = carry
         return (number + 1, round_sum(total + product_of_group(*terms), reading, fold(reading.word, number))), None
 
-    first, second = grouped(a, axes_a), grouped(b, axes_b)
-    start = round_sum(product_of_group(first[0], second[0]), reading, fold(reading.word, 0))
-    (_, total), _ = lax.scan(add, (jnp.int32(1), start), (first[1:], second[1:]))
+    left, right = grouped(a, axes_a), grouped(b, axes_b)
+    start = round_sum(product_of_group(left[0], right[0]), reading, fold(reading.word, 0))
+    (_, total), _ = lax.scan(add, (jnp.int32(1), start), (left[1:], right[1:]))
     return total
+
+
+def _by_engine(first: Rounded, second: Rounded, axes_a: Axes, axes_b: Axes, reading: Reading) -> Any:
+    """Return a product whose sums are those of a matrix unit, or rounded after every addition."""
+    from lowp.emulation import _jax_sums
+
+    a, b = first.values, second.values
+    shape = (
+        *(a.shape[i] for i in axes_a.batch),
+        *(a.shape[i] for i in axes_a.outer),
+        *(b.shape[i] for i in axes_b.outer),
+    )
+    cast = reading.cast
+    try:
+        if cast.unit:
+            y = _jax_sums.by_unit(
+                cast,
+                first.parts,
+                second.parts.turned(lambda t: jnp.swapaxes(t, -1, -2)),
+                lambda x, number: round_sum(x, reading, fold(reading.word, number)),
+            )
+        else:
+            seed = seed_at(reading.site, reading.product, "accumulator", reading.word)
+            y = _jax_sums.rounded(_matrix(a, axes_a), jnp.swapaxes(_matrix(b, axes_b), -1, -2), cast, seed)
+    except ArgumentError as error:
+        raise ArgumentError(f"{_where(reading)}: {error}") from error
+    return y.reshape(shape)
+
+
+def _matrix(x: Any, axes: Axes) -> Any:
+    """Return an operand as matrices whose last axis is summed over."""
+    order = (*axes.batch, *axes.outer, *axes.contract)
+    lengths = [math.prod(x.shape[i] for i in group) for group in (axes.batch, axes.outer, axes.contract)]
+    return jnp.transpose(x, order).reshape(lengths if axes.batch else lengths[1:])
 
 
 def round_sum(y: Any, reading: Reading, word: Any) -> Any:

@@ -95,8 +95,7 @@ def low_precision(
     Args:
         optimizer: An `optax.GradientTransformation`.
         states: What the states become, as for `lowp.torch.optim.LowPrecision`; names are those of the state's fields,
-            such as "mu" and "nu", and their paths. Packed formats whose scheme is no array code, as that of "muonq4",
-            are an error; "mulaw4" is the 4-bit mu-law that JAX computes.
+            such as "mu" and "nu", and their paths.
         parameters: What the parameters become: a format, a `Cast`, or a mapping of patterns over their dotted names.
         master_weights: Keep float32 copies of the parameters that are rounded, and of those of 16 bits.
         rounding: Rounding mode of states, where `states` does not say.

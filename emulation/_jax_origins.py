@@ -107,12 +107,14 @@ class Origin(NamedTuple):
         path: Dotted path of the parameter; of several, that of the largest.
         size: Number of elements of that parameter.
         root: The same object for values that are the same numbers in another layout; None for constants.
+        scores: What is known of a value that follows from scores of attention, or None.
     """
 
     kind: str = "constant"
     path: str = ""
     size: int = 0
     root: Any = None
+    scores: Any = None
 
 
 CONSTANT = Origin()
@@ -141,15 +143,15 @@ def joined(origins: Iterable[Origin]) -> Origin:
 def same(a: Origin, b: Origin) -> Origin:
     """Return the origin of a value that is one or the other, such as what a loop carries."""
     if a.kind == b.kind:
-        return a
+        return a if a.scores == b.scores else a._replace(scores=None)
     kind = max(a.kind, b.kind, key=KINDS.index)
     source = a if a.kind == kind else b
-    return source._replace(root=object())
+    return source._replace(root=object(), scores=None)
 
 
 def carried(before: Origin, after: Origin) -> Origin:
     """Return the origin of what a loop carries: a parameter that gradients change is trained, and stays one."""
-    return before if (before.kind, after.kind) == ("weight", "gradient") else same(before, after)
+    return before if (before.kind, after.kind) == ("weight", "gradient") else same(before, after)._replace(scores=None)
 
 
 def outputs(primitive: str, stack: str, inputs: Sequence[Origin], count: int) -> list[Origin]:

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from lowp._errors import ArgumentError
 from lowp.emulation._jax_memory import current
 from lowp.emulation._jax_operands import Axes, Reading, contracted, finish, matrix_order, round_axes, same_basis
 from lowp.emulation._jax_seeds import signs_at
 from lowp.emulation._jax_sites import Site
+from lowp.emulation._jax_straight import Layout, straight, straight_back, straight_operand, straight_sum
 from lowp.emulation._jax_world import WORLD
 from lowp.emulation.casting import Rounded, rotate_back
 from lowp.emulation.casts import Cast
@@ -93,28 +96,67 @@ def tokens_of(axes: Axes, role: str, contract: bool = False) -> str:
     return "contract" if contract else "outer"
 
 
-def product(site: Site, params: Any, dtype: Any, a: Any, b: Any, word: Any, hooks: Hooks) -> Any:
-    """Return a `dot_general` at a site; at one of the forward pass its gradient is that of the emulated layer."""
+def product(site: Site, params: Any, dtype: Any, a: Any, b: Any, word: Any, hooks: Hooks, mask: Any = None) -> Any:
+    """Return a `dot_general` at a site; at one of the forward pass its gradient is that of the emulated layer.
+
+    `mask`: where the result, a gradient, is not zero; None: everywhere.
+    """
     axes = DotAxes.of(params["dimension_numbers"], a.ndim, b.ndim)
     if site.product != "forward" or current() is not None:
-        return _without_rule(site, axes, dtype, a, b, word)
+        return _without_rule(site, axes, dtype, a, b, word, mask)
     rule = _DotRule(site, axes, dtype, (a.dtype, b.dtype), hooks)
     function = jax.custom_vjp(rule.primal)
     function.defvjp(rule.forward, rule.backward, symbolic_zeros=True)
     return function(a, b, word)
 
 
-def _without_rule(site: Site, axes: DotAxes, dtype: Any, a: Any, b: Any, word: Any) -> Any:
+def mask_of_product(site: Site, params: Any, values: Sequence[Any], number: int, word: Any) -> Any:
+    """Return where the gradient of an operand passes its rounding in the forward pass, in the operand's layout."""
+    axes = DotAxes.of(params["dimension_numbers"], *(x.ndim for x in values))[number]
+    reading = Reading(site, "forward", site.roles[number], word)
+    return round_axes(values[number], reading, axes, tokens_of(axes, reading.role)).mask
+
+
+def _without_rule(site: Site, axes: DotAxes, dtype: Any, a: Any, b: Any, word: Any, mask: Any) -> Any:
     """Return a product that nobody differentiates, such as those of a backward pass that the program itself holds."""
     summed = site.product == "grad_weight"
     readings = [Reading(*site.source(number), role, word) for number, role in enumerate(site.roles)]
     same_basis(*readings)
     rounded = [
-        round_axes(x, reading, own, tokens_of(own, reading.role, contract=summed)).values
+        _operand(x, reading, own, tokens_of(own, reading.role, contract=summed))
         for x, reading, own in zip((a, b), readings, axes, strict=True)
     ]
-    y = contracted(rounded[0], rounded[1], axes.a, axes.b, Reading(site, site.product, "accumulator", word))
-    return finish(y, site, site.product, word, dtype)
+    y = _contracted(rounded[0], rounded[1], axes.a, axes.b, Reading(site, site.product, "accumulator", word))
+    y = y if mask is None else jnp.where(mask, y, 0)
+    return straight(y, finish(y, site, site.product, word, dtype))
+
+
+def _operand(x: Any, reading: Reading, axes: Axes, tokens: str, forward: Any = None) -> Rounded:
+    """Return a rounded operand whose tangent is that of `x`; arguments as `round_axes` has them."""
+    rounded = round_axes(x, reading, axes, tokens, forward)
+    return straight_operand(x, rounded, reading, _layout(x.shape, axes))
+
+
+def _layout(shape: tuple[int, ...], axes: Axes) -> Layout:
+    order, axis, _ = matrix_order(axes)
+    return Layout(order, tuple(math.prod(shape[i] for i in group) for group in _groups(axes, axis)), axis)
+
+
+def _contracted(first: Rounded, second: Rounded, axes_a: Axes, axes_b: Axes, reading: Reading) -> Any:
+    """Return the product of two operands, with the tangent of the plain product; arguments as `contracted` has them."""
+    y = contracted(first, second, axes_a, axes_b, reading)
+    dimensions = ((axes_a.contract, axes_b.contract), (axes_a.batch, axes_b.batch))
+
+    def plain(a: Any, b: Any) -> Any:
+        return lax.dot_general(
+            a,
+            b,
+            dimensions,
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=jnp.promote_types(a.dtype, b.dtype),
+        )
+
+    return straight_sum(reading.site, reading.product, plain, y, first.values, second.values)
 
 
 class _DotRule:
@@ -130,12 +172,12 @@ class _DotRule:
         readings = [Reading(self.site, "forward", role, word) for role in self.site.roles]
         same_basis(*readings)
         rounded = [
-            round_axes(x, reading, axes, tokens_of(axes, reading.role))
+            _operand(x, reading, axes, tokens_of(axes, reading.role))
             for x, reading, axes in zip((a, b), readings, self.axes, strict=True)
         ]
         reading = Reading(self.site, "forward", "accumulator", word)
-        y = contracted(rounded[0].values, rounded[1].values, self.axes.a, self.axes.b, reading)
-        return finish(y, self.site, "forward", word, self.dtype), rounded
+        y = _contracted(rounded[0], rounded[1], self.axes.a, self.axes.b, reading)
+        return straight(y, finish(y, self.site, "forward", word, self.dtype)), rounded
 
     def forward(self, a: Any, b: Any, word: Any) -> Any:
         wanted = Wanted((a.perturbed, b.perturbed))
@@ -171,34 +213,48 @@ class _DotRule:
         # the gradient of a weight sums over the tokens, that of an activation keeps them
         summed = site.roles[number] == "weight"
         g_reading = Reading(site, product_name, "gradient", word)
-        g_rounded = round_axes(g, g_reading, g_axes, tokens_of(g_axes, "gradient", contract=summed))
+        g_rounded = _operand(g, g_reading, g_axes, tokens_of(g_axes, "gradient", contract=summed))
         x_reading = Reading(site, product_name, role, word)
         source = kept[1 - number]
         x = source.original if source.rounded is None else source.rounded
-        x_rounded = round_axes(x, x_reading, x_axes, tokens_of(x_axes, role, contract=summed), source.rounded)
+        x_rounded = _operand(x, x_reading, x_axes, tokens_of(x_axes, role, contract=summed), source.rounded)
         same_basis(g_reading, x_reading)
-        y = contracted(
-            g_rounded.values, x_rounded.values, g_axes, x_axes, Reading(site, product_name, "accumulator", word)
-        )
+        y = _contracted(g_rounded, x_rounded, g_axes, x_axes, Reading(site, product_name, "accumulator", word))
         # axes now: batch, own outer ones, own contracted ones in the order of their partners
         paired = [own.contract[other.contract.index(i)] for i in x_axes.outer]
         y = jnp.transpose(y, tuple(np.argsort((*own.batch, *own.outer, *paired))))
         y = self._in_own_basis(y, number, x_reading, kept[number].mask, word)
-        return self.hooks.tell(site, product_name, finish(y, site, product_name, word, self.operands[number]))
+        y = straight(y, finish(y, site, product_name, word, self.operands[number]))
+        return self.hooks.tell(site, product_name, y)
 
     def _in_own_basis(self, y: Any, number: int, reading: Reading, mask: Any, word: Any) -> Any:
         if mask is not None:
+            check_basis(self.site, reading.product, number)
             y = jnp.where(mask, y, 0)
         forward = Reading(self.site, "forward", self.site.roles[number], word)
         if not reading.cast.reuse or not forward.cast.hadamard:
             return y
-        axes = self.axes[number]
-        order, axis, _ = matrix_order(axes)
-        shape = tuple(y.shape[i] for i in order)
-        folded = [math.prod(y.shape[i] for i in group) for group in _groups(axes, axis)]
+        layout = _layout(y.shape, self.axes[number])
         signs = signs_at(self.site, "forward", forward.cast.signs, word)
-        back = rotate_back(WORLD, jnp.transpose(y, order).reshape(folded), forward.cast, axis, signs)
-        return jnp.transpose(back.reshape(shape), tuple(np.argsort(order)))
+        moved = jnp.transpose(y, layout.order)
+        back = rotate_back(WORLD, moved.reshape(layout.folded), forward.cast, layout.axis, signs)
+        back = jnp.transpose(back.reshape(moved.shape), tuple(np.argsort(layout.order)))
+        return straight_back(y, back, layout, forward.cast.hadamard, signs)
+
+
+def check_basis(site: Site, name: str, number: int) -> None:
+    """Check that the gradient of operand `number` comes in the basis of the operand's mask.
+
+    Raises:
+        ArgumentError: The forward pass rotates the operand, and the other one is not reused as it was rotated there.
+    """
+    role, other = site.roles[number], site.roles[1 - number]
+    rotation = site.cast(role, "forward").hadamard
+    if rotation and not site.cast(other, name).reuse:
+        raise ArgumentError(
+            f"{site.layer or 'outside any layer'}, {name}: the {role}'s mask is in the basis of its rotation "
+            f"(hadamard={rotation}); give the {other} of this product reuse=True."
+        )
 
 
 def materialized(g: Any) -> Any:

@@ -11,15 +11,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core, source_info_util
 
+from lowp.emulation._jax_attention import from_cache
 from lowp.emulation._jax_convolutions import convolution, lookup
 from lowp.emulation._jax_elementwise import round_result
-from lowp.emulation._jax_equations import CALLS
+from lowp.emulation._jax_equations import CALLS, has_product
+from lowp.emulation._jax_masks import keep_masks, mask_at, needed, produced
 from lowp.emulation._jax_memory import current, remembering
 from lowp.emulation._jax_origins import CONSTANT, Origin
 from lowp.emulation._jax_plan import Planner
 from lowp.emulation._jax_products import Hooks, product
 from lowp.emulation._jax_seeds import fold
-from lowp.emulation._jax_sites import Plan, Step
+from lowp.emulation._jax_sites import Mask, MaskKey, Plan, Site, Step
 
 
 class Run(NamedTuple):
@@ -29,11 +31,22 @@ class Run(NamedTuple):
         planner: Plans what appears only while the program runs: derivative rules.
         word: Stands for the call's seed and the rounds of the loops around; None where there is neither.
         hooks: What is told to the caller.
+        masks: Masks of the forward pass that backward products ask for, as far as they are there.
     """
 
     planner: Planner
     hooks: Hooks
-    word: Any = None
+    word: Any
+    masks: dict[MaskKey, Any]
+
+    @classmethod
+    def start(cls, planner: Planner, hooks: Hooks, word: Any = None) -> Run:
+        """Return the run of a program from its beginning."""
+        return cls(planner, hooks, word, {})
+
+    def inside(self, word: Any) -> Run:
+        """Return the run of a jaxpr inside: what is kept there stays there."""
+        return self._replace(word=word, masks=dict(self.masks))
 
 
 def evaluate(plan: Plan, run: Run, args: Sequence[Any], consts: Sequence[Any] = ()) -> list[Any]:
@@ -83,21 +96,29 @@ def _emulated(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
     if step.inner:
         kind = name if name in _INSIDE else "jit"
         return _INSIDE[kind](eqn, step, run, values)
+    if any(step.cached):
+        ndims = (values[0].ndim, values[1].ndim)
+        pairs = zip(values, step.cached, strict=True)
+        values = [
+            x if c is None else from_cache(c, x, eqn.params, n, ndims, run.word) for n, (x, c) in enumerate(pairs)
+        ]
     if step.site is None:
         results = bind(eqn, values)
     else:
-        results = [run.hooks.tell(step.site, step.site.product, _at_site(eqn, step.site, run, values))]
+        if step.site.product == "forward":
+            keep_masks(eqn, step.site, values, run.word, run.planner.masked, run.masks)
+        results = [run.hooks.tell(step.site, step.site.product, _at_site(eqn, step.site, step.mask, run, values))]
     if step.rounded is not None:
         results = [round_result(step.rounded, r, run.word, n) for n, r in enumerate(results)]
     return results
 
 
-def _at_site(eqn: Any, site: Any, run: Run, values: list[Any]) -> Any:
-    dtype = eqn.outvars[0].aval.dtype
+def _at_site(eqn: Any, site: Site, masked: Mask | None, run: Run, values: list[Any]) -> Any:
+    dtype, mask = eqn.outvars[0].aval.dtype, mask_at(masked, run.masks)
     if eqn.primitive.name == "dot_general":
-        return product(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks)
+        return product(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks, mask)
     if eqn.primitive.name == "conv_general_dilated":
-        return convolution(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks)
+        return convolution(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks, mask)
     (rows,) = bind(eqn, values)
     (axis,) = eqn.params["dimension_numbers"].offset_dims
     return lookup(site, rows, axis, run.word, run.hooks)
@@ -105,24 +126,26 @@ def _at_site(eqn: Any, site: Any, run: Run, values: list[Any]) -> Any:
 
 def _inner(plan: Plan, run: Run, consts: Sequence[Any] = ()) -> Callable[..., list[Any]]:
     def function(word: Any, *args: Any) -> list[Any]:
-        return evaluate(plan, run._replace(word=word), args, consts)
+        return evaluate(plan, run.inside(word), args, consts)
 
     return function
 
 
 def _jit(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
-    function, memory = _inner(step.inner[0], run), current()
+    memory, wanted = current(), produced(step.inner[0], run.planner.masked)
 
     def called(histories: Any, word: Any, *args: Any) -> Any:
-        if memory is None:
-            return function(word, *args), histories
-        with remembering(histories) as own:
-            return function(word, *args), own.after
+        inside = run.inside(word)
+        with nullcontext() if memory is None else remembering(histories) as own:
+            results = evaluate(step.inner[0], inside, args)
+            return results, [inside.masks[key] for key in wanted], histories if own is None else own.after
 
     called.__name__ = str(eqn.params.get("name", eqn.primitive.name))
     values = _constrained(values, eqn.params.get("in_shardings"))
     histories = {} if memory is None else memory.part(step.inner[0])
-    results, after = jax.jit(called, inline=bool(eqn.params.get("inline", False)))(histories, run.word, *values)
+    options = {"inline": bool(eqn.params.get("inline", False))}
+    results, masks, after = jax.jit(called, **options)(histories, run.word, *values)
+    run.masks.update(zip(wanted, masks, strict=True))
     if memory is not None:
         memory.after.update(after)
     return _constrained(results, eqn.params.get("out_shardings"))
@@ -153,21 +176,26 @@ def _remat(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
 def _scan(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
     consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     fixed, carry, xs = values[:consts], values[consts : consts + carried], values[consts + carried :]
-    memory = current()
+    memory, wanted = current(), produced(step.inner[0], run.planner.masked)
+    taken = [key for key in needed(step.inner[0], run.planner.masked) if key in run.masks]
     last = eqn.params["length"] - 1 if eqn.params["reverse"] else 0
 
     def body(state: Any, x: Any) -> Any:
         number, inside = state
-        args, histories = x
+        args, histories, given = x
         with nullcontext() if memory is None else remembering(histories) as own:
             # a backward pass runs in reverse and draws what the forward pass drew
-            word = fold(run.word, last - number if last else number)
-            results = _inner(step.inner[0], run)(word, *fixed, *inside, *args)
-        return (number + 1, results[:carried]), (results[carried:], {} if own is None else own.after)
+            within = run.inside(fold(run.word, last - number if last else number))
+            within.masks.update(zip(taken, given, strict=True))
+            results = evaluate(step.inner[0], within, [*fixed, *inside, *args])
+        masks = [within.masks[key] for key in wanted]
+        return (number + 1, results[:carried]), (results[carried:], {} if own is None else own.after, masks)
 
     options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
     histories = {} if memory is None else memory.part(step.inner[0])
-    (_, carry), (ys, after) = lax.scan(body, (jnp.int32(0), carry), (xs, histories), **options)
+    given = [run.masks[key] for key in taken]
+    (_, carry), (ys, after, masks) = lax.scan(body, (jnp.int32(0), carry), (xs, histories, given), **options)
+    run.masks.update(zip(wanted, masks, strict=True))
     if memory is not None:
         memory.after.update(after)
     return [*carry, *ys]
@@ -209,6 +237,8 @@ def _custom_jvp(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
         word, *args = primals
         given = tangents[1:]
         jaxpr, rule_consts, zeros = rule.call_wrapped(*(False for _ in given))
+        if has_product(jaxpr):
+            run.planner.cannot(f"matrix products inside the derivative rule of {_name_of(eqn)!r} (custom_jvp)")
         results = jax.core.eval_jaxpr(jaxpr, rule_consts, *args, *given)
         out = function(word, *args)
         nonzero = iter(results[len(out) :])
@@ -216,6 +246,10 @@ def _custom_jvp(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
 
     function.defjvp(derivative)
     return list(function(run.word, *values[consts:]))
+
+
+def _name_of(eqn: Any) -> str:
+    return str(eqn.params["call_jaxpr"].jaxpr.debug_info.func_name)
 
 
 def _custom_vjp(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
@@ -232,8 +266,8 @@ def _custom_vjp(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
 
     def forward(word: Any, *args: Any) -> Any:
         jaxpr, rule_consts = rule.call_wrapped(*(True for _ in args))
-        rule_plan, found = run.planner.plan(jaxpr, plan.inputs[consts:], plan.scope)
-        results = evaluate(rule_plan, run._replace(word=word), args, rule_consts)
+        rule_plan, found = run.planner.plan(jaxpr, plan.inputs[consts:], plan.scope.inside(plan.scope.stack, "rule"))
+        results = evaluate(rule_plan, run.inside(word), args, rule_consts)
         _, residual_tree, *forwarded = eqn.params["out_trees"]()
         sources = forwarded[0] if forwarded else [None] * residual_tree.num_leaves
         own = sum(source is None for source in sources)
@@ -253,8 +287,10 @@ def _custom_vjp(eqn: Any, step: Step, run: Run, values: list[Any]) -> list[Any]:
 
         closed = jax.make_jaxpr(pulled)(*kept, *cotangents)
         gradients = [CONSTANT._replace(kind="gradient", root=object()) for _ in cotangents]
-        rule_plan, _ = run.planner.plan(closed, [*residual_origins, *gradients], plan.scope)
-        results = iter(evaluate(rule_plan, run._replace(word=word), [*kept, *cotangents]))
+        rule_plan, _ = run.planner.plan(
+            closed, [*residual_origins, *gradients], plan.scope.inside(plan.scope.stack, "rule")
+        )
+        results = iter(evaluate(rule_plan, run.inside(word), [*kept, *cotangents]))
         return (None, *(next(results) if there else None for there in present))
 
     function.defvjp(forward, backward)

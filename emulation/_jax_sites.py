@@ -21,6 +21,7 @@ class Scope(NamedTuple):
         split: Mesh axes over which the first axis of activations is split.
         rounds: Lengths of the scans around it.
         forgets: What keeps histories from coming in and out here, "" for nothing.
+        chain: The jaxprs around it and itself: the primitives that hold them, and objects to tell them apart.
     """
 
     stack: str = ""
@@ -29,10 +30,12 @@ class Scope(NamedTuple):
     split: tuple[str, ...] = ()
     rounds: tuple[int, ...] = ()
     forgets: str = ""
+    chain: tuple[tuple[str, object], ...] = ()
 
-    def inside(self, stack: str, name: str = "", times: int = 1) -> Scope:
+    def inside(self, stack: str, primitive: str, name: str = "", times: int = 1) -> Scope:
         """Return the scope of a jaxpr in an equation of this one."""
-        return self._replace(stack=stack, functions=f"{self.functions}/{name}", times=self.times * times)
+        chain = (*self.chain, (primitive, object()))
+        return self._replace(stack=stack, functions=f"{self.functions}/{name}", times=self.times * times, chain=chain)
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,47 @@ def _cast(recipe: Recipe, role: str, product: str, operation: str) -> Cast:
     return recipe.cast(role, product, "layer", operation)
 
 
+#: An operand of a forward product: its site and its number.
+MaskKey = tuple[Site, int]
+
+
+class Mask(NamedTuple):
+    """Where a gradient passes: the operand that it belongs to, and the order of that operand's axes in the gradient."""
+
+    key: MaskKey
+    order: tuple[int, ...] | None = None
+
+
+class Cached(NamedTuple):
+    """An operand that is keys or values, which come out of a cache.
+
+    Attributes:
+        site: Gives the cast and the seed.
+        name: Stands for the role in the seed: "kv_cache" for keys, "kv_cache_2" for values.
+        head_is_summed: Whether the product sums over the head, or over the tokens.
+    """
+
+    site: Site
+    name: str
+    head_is_summed: bool
+
+
 class Step(NamedTuple):
-    """What becomes of one equation: a product at a site, plans of its jaxprs, the results rounded."""
+    """What becomes of one equation.
+
+    Attributes:
+        site: Where it stands, if it is a product.
+        inner: Plans of its jaxprs.
+        rounded: What its results are rounded by.
+        cached: Operands that come out of a cache.
+        mask: What its result, a gradient, is masked by.
+    """
 
     site: Site | None = None
     inner: tuple[Plan, ...] = ()
     rounded: Site | None = None
+    cached: tuple[Cached | None, ...] = ()
+    mask: Mask | None = None
 
 
 @dataclass

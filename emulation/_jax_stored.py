@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +46,7 @@ class StoredArray:
 
     def __init__(self, parts: dict[str, Any], layout: _Layout) -> None:
         self.parts, self.layout = parts, layout
+        register_with_flax()
 
     @classmethod
     def of(cls, x: Any, cast: StateCast, seed: Any) -> StoredArray:
@@ -94,6 +96,44 @@ class StoredArray:
 
     def __repr__(self) -> str:
         return f"StoredArray({self.layout.cast.format.name}, shape={self.layout.shape})"
+
+
+@lru_cache(maxsize=1)
+def register_with_flax() -> None:
+    """Have `flax.serialization` save and restore arrays in codes, if Flax is installed: it takes no pytree as such."""
+    if find_spec("flax") is not None:
+        import_module("flax.serialization").register_serialization_state(StoredArray, _saved, _restored)
+
+
+def _saved(stored: StoredArray) -> dict[str, Any]:
+    return {"format": stored.layout.cast.format.name, "shape": list(stored.layout.shape), "parts": dict(stored.parts)}
+
+
+def _restored(target: StoredArray, state: Any) -> StoredArray:
+    """Return the array that `_saved` took apart, kept as `target` is.
+
+    Raises:
+        ArgumentError: The state is none, or was kept in another format or shape.
+    """
+    wanted = _saved(target)
+    if not isinstance(state, Mapping) or set(state) != set(wanted):
+        raise ArgumentError(
+            f"state={state!r:.80} holds no array in {wanted['format']!r}; it is that of another optimizer."
+        )
+    for name in ("format", "shape"):
+        found = state[name] if name == "format" else _listed(state[name])
+        if found != wanted[name]:
+            raise ArgumentError(f"state holds an array with {name}={found!r}; this optimizer keeps {wanted[name]!r}.")
+    shapes = [{n: tuple(part.shape) for n, part in parts.items()} for parts in (state["parts"], wanted["parts"])]
+    if shapes[0] != shapes[1]:
+        raise ArgumentError(f"state holds parts of shapes {shapes[0]!r}; this optimizer keeps {shapes[1]!r}.")
+    return StoredArray(dict(state["parts"]), target.layout)
+
+
+def _listed(value: Any) -> list[int]:
+    """Return a list, which some files hold as a table of numbered entries."""
+    entries = [value[key] for key in sorted(value, key=int)] if isinstance(value, Mapping) else value
+    return [int(n) for n in entries]
 
 
 def is_stored(value: Any) -> bool:

@@ -14,7 +14,7 @@ from jax import lax
 
 from lowp._errors import ArgumentError
 from lowp.formats import Block, Format, Packed
-from lowp.rounding._portable import c_positions, namespace_of, quantize_values, seed_keys, words
+from lowp.rounding._portable import c_positions, decode_values, namespace_of, quantize_values, seed_keys, words
 from lowp.rounding.hadamard import rotate_portable
 from lowp.rounding.modes import rounding as rounding_mode
 from lowp.rounding.request import Request, check_format
@@ -70,17 +70,35 @@ class JaxWorld:
             return quantize_packed(xp, x, fmt, request, axis, positions, amax)
         return quantize_values(xp, x, fmt, request, positions)  # type: ignore[arg-type]
 
+    def encode(
+        self,
+        x: Any,
+        fmt: Block,
+        *,
+        rounding: str = "ties_to_even",
+        overflow: str = "saturate",
+        random_bits: int | None = None,
+        seed: Any = 0,
+        axis: Any = -1,
+        shard: Any = None,
+        amax: Any = None,
+    ) -> tuple[Any, Any, Any]:
+        from lowp.rounding._portable_blocks import encode_blocks
+
+        key0, key1 = keys_of(seed)
+        request = Request(rounding_mode(rounding, random_bits), overflow, key0, key1, 0, "keep")
+        check_format(fmt, request)
+        xp = namespace_of(x)
+        positions = None if shard is None or not request.mode.variant else c_positions(xp, x, shard)
+        parts = encode_blocks(xp, x, fmt, request, axis, positions, amax)
+        values, scales = (
+            decode_values(xp, codes, form, "float32")
+            for codes, form in ((parts.codes, fmt.element), (parts.scales, fmt.scale))
+        )
+        return values, scales, parts.tensor_scale
+
     def hadamard(self, x: Any, block: int, axis: int, sign_seed: Any = None, inverse: bool = False) -> Any:
-        signs: Any = jnp.ones(block, x.dtype)
-        if sign_seed is not None:
-            drawn = words(namespace_of(x), keys_of(sign_seed), (lax.iota(np.int32, block), 0))
-            signs = jnp.where(drawn < 0, -signs, signs)  # the top bit
-        factor = x.dtype.type(1 / math.sqrt(block))
-
-        def stack(parts: list[Any], at: int) -> Any:
-            return jnp.stack(parts, axis=at)
-
-        return self.fence(rotate_portable(x, signs, axis, inverse, stack, factor))
+        return self.fence(rotation(x, block, axis, sign_seed, inverse))
 
     def limits(self, x: Any, fmt: Format, axis: Any) -> tuple[Any, Any]:
         if isinstance(fmt, Packed):
@@ -135,6 +153,20 @@ class JaxWorld:
         bits = lax.bitcast_convert_type(x, kind)
         low = lax.min(bits, np.array(np.iinfo(kind).max - 1, kind))
         return lax.optimization_barrier(lax.bitcast_convert_type(low, x.dtype))
+
+
+def rotation(x: Any, block: int, axis: int, sign_seed: Any = None, inverse: bool = False) -> Any:
+    """Return the Hadamard transform of an array; differentiable, for no barrier is in it."""
+    signs: Any = jnp.ones(block, x.dtype)
+    if sign_seed is not None:
+        drawn = words(namespace_of(x), keys_of(sign_seed), (lax.iota(np.int32, block), 0))
+        signs = jnp.where(drawn < 0, -signs, signs)  # the top bit
+    factor = x.dtype.type(1 / math.sqrt(block))
+
+    def stack(parts: list[Any], at: int) -> Any:
+        return jnp.stack(parts, axis=at)
+
+    return rotate_portable(x, signs, axis, inverse, stack, factor)
 
 
 class _Limit:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError
 from lowp.formats import Block, Format, Packed, ScalarFormat
-from lowp.rounding import quantize
+from lowp.rounding import decode, encode, quantize
 from lowp.rounding._blocks import representable_range
 from lowp.rounding.random_bits import keys, words
 
@@ -38,6 +38,24 @@ class NumpyWorld:
         axis = axis if isinstance(fmt, Block | Packed) else -1
         result = quantize(x, fmt, rounding, overflow, seed, axis, random_bits=random_bits)
         return np.asarray(result)
+
+    def encode(
+        self,
+        x: NDArray[Any],
+        fmt: Block,
+        *,
+        rounding: str = "ties_to_even",
+        overflow: str = "saturate",
+        random_bits: int | None = None,
+        seed: int = 0,
+        axis: Any = -1,
+        shard: Any = None,
+        amax: Any = None,
+    ) -> tuple[NDArray[Any], NDArray[Any], Any]:
+        _whole(shard, amax)
+        found = encode(x, fmt, rounding, overflow, seed=seed, axis=axis, random_bits=random_bits)
+        values, scales = (decode(c, f) for c, f in ((found.codes, fmt.element), (found.scales, fmt.scale)))
+        return np.asarray(values), np.asarray(scales), found.tensor_scale
 
     def hadamard(
         self, x: NDArray[Any], block: int, axis: int, sign_seed: int | None = None, inverse: bool = False

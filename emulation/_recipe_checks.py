@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, FormatError, warn_caller
-from lowp.emulation.casts import Cast, Settings, merged
+from lowp.emulation.casts import STATE_SETS, Cast, Settings, merged
 from lowp.emulation.recipe import PASSES, ROLES
 from lowp.formats import Block, Packed, parse
 from lowp.formats.block import ADAPTIVE_RECIPES
@@ -64,12 +64,13 @@ def _check_casts(casts: Callable[[str, str], Cast], of: str) -> list[str]:
     for product, roles in PASSES.items():
         first, second = (casts(role, product) for role in roles)
         _check_pair(f"{product}{of}", product, roles, first, second)
+        _check_unit(f"{product}.accumulator{of}", casts("accumulator", product), first, second)
     _check_masks(casts, of)
     return biased
 
 
 def _is_biased(cast: Cast) -> bool:
-    fmt = parse(cast.format) if cast.format else None
+    fmt = parse(cast.format) if cast.format and cast.format not in STATE_SETS else None
     return isinstance(fmt, Block) and fmt.recipe in ADAPTIVE_RECIPES and cast.rounding.startswith("stochastic")
 
 
@@ -86,13 +87,28 @@ def _check_role(where: str, role: str, cast: Cast) -> None:
         )
     if cast.group and role != "accumulator":
         raise ArgumentError(f"{where}: group={cast.group} is for accumulators.")
+    if cast.unit and role != "accumulator":
+        raise ArgumentError(f"{where}: unit={cast.unit!r} is for accumulators: it says how products are summed.")
     if not cast.format:
+        return
+    if cast.format in STATE_SETS:
+        from lowp.emulation.optimizer_states import casts_of_set  # which needs the recipe's module
+
+        casts_of_set(where, cast)
         return
     fmt = parse(cast.format)
     if role in _SCALAR_ROLES and isinstance(fmt, Block | Packed):
         raise FormatError(f"{where}={cast.format!r}: needs a scalar format, this one has blocks.")
     if role in _SIGNED_ROLES and getattr(fmt, "min", -1.0) >= 0:
         raise FormatError(f"{where}={cast.format!r}: needs a format with negative numbers, this one has none.")
+
+
+def _check_unit(where: str, cast: Cast, first: Cast, second: Cast) -> None:
+    """Check whether a matrix unit takes the operands of a product."""
+    if cast.unit and not any(c.reuse and not c.requantize for c in (first, second)):
+        from lowp.emulation._unit_sums import check_unit
+
+        check_unit(where, cast, (first, second))
 
 
 def _check_masks(with_rules: Any, of: str) -> None:

@@ -64,26 +64,35 @@ def attention(
     if operands is None:
         return PASS
     query, key, value = operands
-    dtype = query.dtype
     key, value = cached(call, key, value)
+    again = run.call("attention", call.layer)
+    return attended(call, again, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+def attended(
+    call: Call, again: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout_p: float, is_causal: bool,
+    scale: float | None, enable_gqa: bool,
+) -> Tensor:  # fmt: skip
+    """Return attention by its two products, which are two calls; keys and values come out of the cache already."""
+    dtype = query.dtype
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
     lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])  # type: ignore[no-untyped-call]
     query, key, value = (t.expand(*lead, *t.shape[-2:]) for t in (query, key, value))
     both = Spec("activation", "activation")
-    scores = product(call, query, key, both).to(_computed(dtype))
+    scores = product(call, query, key, both).to(computed(dtype))
     scores = scores * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    scores = masked(scores, attn_mask, is_causal)
+    scores = masked(scores, mask, is_causal)
     weights = torch.softmax(scores, -1)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
+    if mask is not None and mask.dtype == torch.bool:
         weights = torch.where((scores == -math.inf).all(-1, keepdim=True), 0.0, weights)  # nothing to attend to
     weights = functional.dropout(weights, dropout_p) if dropout_p else weights
-    again = run.call("attention", call.layer)
     return product(again, weights.to(dtype), value, both._replace(last_b=False))
 
 
-def _computed(dtype: torch.dtype) -> torch.dtype:
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of scores and probabilities between the two products."""
     return dtype if dtype == torch.float64 else torch.float32
 
 
@@ -97,13 +106,18 @@ def masked(scores: Tensor, mask: Any, is_causal: bool) -> Tensor:
     return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
 
 
+def has_cache(run: Emulation, layer: str | None = None) -> bool:
+    """Whether the recipe has a format for keys and values in a layer, by default the running one."""
+    layer = run.names.current() if layer is None else layer
+    exempt = ([rule.exempt for rule in run.recipe.rules if rule.matches(layer, "attention")] or [False])[-1]
+    return not exempt and bool(run.known_cast(layer, "attention", "forward", "kv_cache")[0])
+
+
 def _from_cache(run: Emulation, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
     """Return torch's own attention of cached keys and values, where a recipe names a format for them alone."""
-    layer = run.names.current()
-    exempt = ([rule.exempt for rule in run.recipe.rules if rule.matches(layer, "attention")] or [False])[-1]
-    if exempt or not run.known_cast(layer, "attention", "forward", "kv_cache")[0]:
+    if not has_cache(run):
         return PASS
-    call = run.call("attention", layer)
+    call = run.call("attention", run.names.current())
     key, value = cached(call, key, value)
     mask, dropout, causal, scale, gqa = rest
     with decided():
@@ -131,15 +145,27 @@ _multi_head = opened(functional.multi_head_attention_forward)
 
 def multi_head_attention(run: Emulation, *args: Any, **kwargs: Any) -> Any:
     """Emulate `torch.nn.functional.multi_head_attention_forward`: its projections and its attention one by one."""
-    layer = run.names.current()
-    if kwargs.get("need_weights", True) and run.known_cast(layer, "attention", "forward", "kv_cache")[0]:
-        run.left("kv_cache", "need_weights=True computes attention from plain products")
-    before, run.thread.products_are = run.thread.products_are, "attention"
+    before = run.thread.products_are, run.thread.operands
+    plain_products = kwargs.get("need_weights", True) and has_cache(run)
+    run.thread.products_are, run.thread.operands = "attention", _operands_of(run) if plain_products else []
     try:
         with run.function_mode():
             return _multi_head(*args, **kwargs)
     finally:
-        run.thread.products_are = before
+        run.thread.products_are, run.thread.operands = before
+
+
+def _operands_of(run: Emulation) -> list[Any]:
+    """Return what the second operands of the two plain products of attention become: keys, which are turned; values."""
+    layer = run.names.current()
+    if run.emulates("attention", layer):  # the cache belongs to the call of the first product
+        call = Call(run, layer, "attention", run.state.calls.get((layer, "attention"), 0), run.thread.replaying)
+    else:
+        call = run.call("attention", layer)
+    return [
+        lambda key: Cache.apply(key.mT, call, "key").mT,  # type: ignore[no-untyped-call]
+        lambda value: Cache.apply(value, call, "value"),  # type: ignore[no-untyped-call]
+    ]
 
 
 HANDLERS.update(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lowp._errors import ArgumentError
+from lowp.emulation._torch_pieces import by_whole, is_distributed, like, settled, whole
 from lowp.emulation._torch_world import TORCH
+from lowp.emulation._unit_sums import Elements
 from lowp.emulation.casting import Rounded, rotate_back, round_operand
 from lowp.emulation.casts import Cast
 from lowp.emulation.seeds import sign_seed, site_seed
-from lowp.formats import Block, Packed, parse
+from lowp.formats import Block, Packed, ScalarFormat, parse
 from lowp.rounding.shard import Shard
 
 if TYPE_CHECKING:
@@ -63,6 +65,17 @@ def inside(device: str) -> Iterator[None]:
         _inside.depth -= 1
         if automatic:
             torch.set_autocast_enabled(device, True)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Record a graph, also below autograd, where torch calls a dispatch mode."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradOther", "AutogradNestedTensor", "ADInplaceOrView"):
+        excluded = excluded.remove(getattr(torch._C.DispatchKey, key))
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
@@ -131,14 +144,24 @@ class Call:
             cast: Instead of the recipe's.
             pieces: Whether the first axis is the one that data-parallel ranks split.
         """
+        apart = bool(self.cast("accumulator", product).unit)
+        if apart:
+            self._check_plain(x)
         if is_wrapped(x):
             again: dict[str, Any] = {"second": second, "forward": forward, "cast": cast, "pieces": pieces}
             return Rounded(rounded_by(x, lambda t: self.round(t, role, product, axis, outer, **again).values))
+        if is_distributed(x):
+            known: dict[str, Any] = {"second": second, "cast": cast, "pieces": pieces}
+            known["forward"] = None if forward is None else Rounded(whole(forward.values))
+            result = self.round(whole(x), role, product, axis, outer, **known)
+            return Rounded(like(result.values, x), like(result.mask, x), result.amax)
         self.note(product, role)
         if cast is None:
             cast = self.cast(role, product)
         if not cast:
-            return Rounded(x)
+            return Rounded(x, parts=Elements(x) if apart else None)
+        if apart and forward is not None and not cast.requantize:
+            forward = Rounded(forward.values, parts=self._reused_parts(forward.values, role))
         if product == "forward" or role == "gradient":
             self.run.check_operand(x, self, product, role)
         scale = history = None
@@ -161,13 +184,36 @@ class Call:
                 shard=None if local else self.shard(x),
                 amax=None if local else self.run.combine,
                 forward=forward,
+                apart=apart,
             )
         except ArgumentError as error:
-            where = f"layer {self.layer!r}, {self.operation}, {product}, {role}"
-            raise ArgumentError(f"{where}: {error}") from error
+            raise ArgumentError(f"{self.where(product, role)}: {error}") from error
         if history is not None and not (self.replayed and product == "forward") and not x.is_meta:
             history.push(rounded.amax)
         return rounded
+
+    def where(self, product: str, role: str) -> str:
+        """Return the place of an operand in words, for errors."""
+        return f"layer {self.layer!r}, {self.operation}, {product}, {role}"
+
+    def _check_plain(self, x: torch.Tensor) -> None:
+        if is_wrapped(x) or is_distributed(x):
+            kind = "DTensors" if is_distributed(x) else "what torch.func transforms"
+            raise ArgumentError(
+                f"layer {self.layer!r}, {self.operation}: sums by a matrix unit are not there for {kind}; leave the "
+                "accumulator's unit out, or exempt the layer with a rule."
+            )
+
+    def _reused_parts(self, x: torch.Tensor, role: str) -> Elements:
+        """Return the elements of an operand that is taken as the forward pass rounded it."""
+        cast = self.cast(role, "forward")
+        fmt = parse(cast.format) if cast.format else None
+        if not isinstance(fmt, ScalarFormat | None) or cast.scaling != "none":
+            raise ArgumentError(
+                "reuse=True hands on elements and scales together, which a matrix unit needs apart; add "
+                "requantize=True, or leave the accumulator's unit out."
+            )
+        return Elements(x, fmt)
 
     def shard(self, x: torch.Tensor) -> Shard | None:
         """Return where an activation or gradient lies in the batch of all ranks."""
@@ -193,6 +239,11 @@ class Call:
     ) -> torch.Tensor:
         """Return a product over `length` terms: in one sum, or as the accumulator's cast has it in rounded parts."""
         cast = self.cast("accumulator", product)
+        if cast.unit:
+            raise ArgumentError(
+                f"{self.where(product, 'accumulator')}: unit={cast.unit!r} sums matrix products, not this operation; "
+                "exempt the layer with a rule, or take the operation out of the recipe's `operations`."
+            )
         if not cast.format:
             return part(slice(None))
         self.note(product, "accumulator")
@@ -208,11 +259,19 @@ class Call:
         return total  # type: ignore[no-any-return]
 
     def matmul(
-        self, left: torch.Tensor, right: torch.Tensor, product: str, bias: Any = None, *, pieces: bool = True
+        self,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        product: str,
+        bias: Any = None,
+        *,
+        pieces: bool = True,
+        parts: tuple[Any, Any] = (None, None),
     ) -> torch.Tensor:
         """Return `left @ right + bias` for `(..., m, k)` and `(..., k, n)`, summed as the accumulator's cast says.
 
-        Without such a cast torch adds the bias as it does in its own linear layers.
+        Without such a cast torch adds the bias as it does in its own linear layers. `parts`: the operands' `Elements`,
+        which a matrix unit reads instead of their values.
         """
         left, right = wide(left), wide(right)
         if left.dtype != right.dtype:
@@ -224,12 +283,40 @@ class Call:
         def part(k: slice) -> torch.Tensor:
             return torch.matmul(left[..., k], right[..., k, :])
 
-        y = self.accumulate(left.shape[-1], product, part, pieces=pieces)
+        cast = self.cast("accumulator", product)
+        if cast.unit or (cast.format and cast.group == 1 and not is_wrapped(left) and not is_wrapped(right)):
+            self.note(product, "accumulator")
+            y = self._by_engine(left, right, product, cast, parts)
+            if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
+                y = straight(torch.matmul(left, right), y)
+        else:
+            y = self.accumulate(left.shape[-1], product, part, pieces=pieces)
         return y if bias is None else y + bias.to(y.dtype)
+
+    def _by_engine(
+        self, left: torch.Tensor, right: torch.Tensor, product: str, cast: Cast, parts: tuple[Any, Any]
+    ) -> torch.Tensor:
+        """Return a product whose sums are those of a matrix unit, or rounded after every addition; without gradient."""
+        from lowp.emulation import _torch_sums
+
+        with torch.no_grad():
+            if not cast.unit:
+                seed = self.seed(product, "accumulator") if cast.stochastic else 0
+                return _torch_sums.rounded(left, right, cast, seed)
+            try:
+                return _torch_sums.by_unit(
+                    cast,
+                    *parts,
+                    lambda x, number: self._rounded_result(
+                        x, cast, self.seed(product, f"accumulator_{number}") if cast.stochastic else 0, -1, True
+                    ),
+                )
+            except ArgumentError as error:
+                raise ArgumentError(f"{self.where(product, 'accumulator')}: {error}") from error
 
     def output(self, y: torch.Tensor, product: str, dtype: torch.dtype, axis: int = -1, pieces: bool = True) -> Any:
         """Return a product's result, rounded by the output's cast and once to the dtype of the model; check it."""
-        cast = self.cast("output", product)
+        cast, y = self.cast("output", product), settled(y)
         if cast:
             self.note(product, "output")
             y = self._rounded_result(y, cast, self.seed(product, "output"), axis, pieces)
@@ -300,7 +387,7 @@ def rounded_by(x: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor]
     if is_wrapped(x):
         lifted: torch.Tensor = Lifted.apply(x, rounding)  # type: ignore[no-untyped-call]
         return lifted
-    return straight(x, rounding(x.detach()))
+    return straight(x, by_whole(x, rounding) if is_distributed(x) else rounding(x.detach()))
 
 
 def straight(x: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:

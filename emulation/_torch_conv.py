@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from lowp.emulation._torch_calls import Call, inside, straight, wide
+from lowp.emulation._torch_calls import Call, inside, wide
 from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared
 from lowp.emulation._torch_products import _is_same, check_forgettable, mask_like, refuse_tangents
+from lowp.emulation._torch_straight import straight, turned_back
 from lowp.emulation.casting import Rounded
 
 if TYPE_CHECKING:
@@ -42,6 +43,41 @@ class Kept:
     def __init__(self) -> None:
         self.x: Rounded | None = None
         self.w: Rounded | None = None
+
+
+def rounded_in_groups(
+    call: Call, geometry: Geometry, x: Tensor, role: str, product: str, axis: int, outer: int, forward: Any = None
+) -> Rounded:
+    """Round an operand, of each group of channels by itself: no sum goes from one group to another.
+
+    Output channels (transposed: input channels) of the weight, and channels of the other operands, come in groups.
+    """
+    if geometry.groups == 1:
+        return call.round(x, role, product, axis, outer, forward=forward)
+    place = _group_axis(role)
+    apart = None if forward is None else Rounded(_apart(forward.values, place, geometry))
+    axis, outer = (d + 1 if d >= place else d for d in (axis, outer))
+    rounded = call.round(_apart(x, place, geometry), role, product, axis, outer, forward=apart)
+    mask = None if rounded.mask is None else rounded.mask.flatten(place, place + 1)
+    return Rounded(rounded.values.flatten(place, place + 1), mask, rounded.amax)
+
+
+def _group_axis(role: str) -> int:
+    return 0 if role == "weight" else 1
+
+
+def _apart(x: Tensor, axis: int, geometry: Geometry) -> Tensor:
+    return x.unflatten(axis, (geometry.groups, -1))  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _turned_back(call: Call, geometry: Geometry, y: Tensor, role: str, product: str, axis: int) -> Tensor:
+    """Return a tensor that lies as an operand in the basis of that operand, from that of its rotation in a product."""
+    cast = call.cast(role, product)
+    if geometry.groups == 1:
+        return turned_back(call, y, product, cast, axis)
+    place = _group_axis(role)
+    axis = axis + 1 if axis >= place else axis
+    return turned_back(call, _apart(y, place, geometry), product, cast, axis).flatten(place, place + 1)
 
 
 def _convolve(x: Tensor, w: Tensor, bias: Any, geometry: Geometry) -> Tensor:
@@ -102,8 +138,8 @@ class Convolution(torch.autograd.Function):
     def forward(x: Tensor, w: Tensor, bias: Any, call: Call, geometry: Geometry, kept: Kept) -> Tensor:
         axis = geometry.weight_axis
         with inside(x.device.type):
-            kept.x = rx = call.round(x, "activation", "forward", 1, 0)
-            kept.w = rw = call.round(w, "weight", "forward", axis, 1 - axis)
+            kept.x = rx = rounded_in_groups(call, geometry, x, "activation", "forward", 1, 0)
+            kept.w = rw = rounded_in_groups(call, geometry, w, "weight", "forward", axis, 1 - axis)
             y = _forward_sum(call, rx.values, rw.values, bias, geometry)
             result: Tensor = call.output(y, "forward", x.dtype, axis=1)
             return result
@@ -138,15 +174,15 @@ class Convolution(torch.autograd.Function):
         dx = dw = dbias = None
         with inside(g.device.type):
             if need_x:
-                rounded_g = straight(g, call.round(g, "gradient", "grad_input", 1, 0).values)
-                rounded_w, rotated = _again(call, w, kept_w, "weight", "grad_input", 1 - axis, axis)
+                rounded_g = _rounded_gradient(call, geometry, g, "grad_input", 1)
+                rounded_w, rotated = _again(call, geometry, w, kept_w, "weight", "grad_input", 1 - axis, axis)
                 dx = _input_sum(call, rounded_g, ctx.x_shape, rounded_w, geometry)
-                dx = _finished(call, dx, "activation", "grad_input", mask_x, rotated, 1, ctx.dtypes[0])
+                dx = _finished(call, geometry, dx, "activation", "grad_input", mask_x, rotated, 1, ctx.dtypes[0])
             if need_w:
-                rounded_g = straight(g, call.round(g, "gradient", "grad_weight", 0, 1).values)
-                rounded_x, rotated = _again(call, x, kept_x, "activation", "grad_weight", 0, 1)
+                rounded_g = _rounded_gradient(call, geometry, g, "grad_weight", 0)
+                rounded_x, rotated = _again(call, geometry, x, kept_x, "activation", "grad_weight", 0, 1)
                 dw = _weight_sum(call, rounded_g, rounded_x, ctx.w_shape, geometry)
-                dw = _finished(call, dw, "weight", "grad_weight", mask_w, rotated, axis, ctx.dtypes[1])
+                dw = _finished(call, geometry, dw, "weight", "grad_weight", mask_w, rotated, axis, ctx.dtypes[1])
             if need_bias:
                 dbias = wide(g).sum((0, *range(2, g.ndim))).to(ctx.dtypes[2])
         return dx, dw, dbias, None, None, None
@@ -172,11 +208,17 @@ def convolution_gradients(
     axis = geometry.weight_axis
     dx = dw = dbias = None
     if wanted[0]:
-        rounded = [call.round(g, "gradient", "grad_input", 1, 0), call.round(w, "weight", "grad_input", 1 - axis, axis)]
+        rounded = [
+            rounded_in_groups(call, geometry, g, "gradient", "grad_input", 1, 0),
+            rounded_in_groups(call, geometry, w, "weight", "grad_input", 1 - axis, axis),
+        ]
         dx = _input_sum(call, rounded[0].values, x.shape, rounded[1].values, geometry)
         dx = call.output(dx, "grad_input", x.dtype, axis=1)
     if wanted[1]:
-        rounded = [call.round(g, "gradient", "grad_weight", 0, 1), call.round(x, "activation", "grad_weight", 0, 1)]
+        rounded = [
+            rounded_in_groups(call, geometry, g, "gradient", "grad_weight", 0, 1),
+            rounded_in_groups(call, geometry, x, "activation", "grad_weight", 0, 1),
+        ]
         dw = _weight_sum(call, rounded[0].values, rounded[1].values, w.shape, geometry)
         dw = call.output(dw, "grad_weight", w.dtype, axis=axis, pieces=False)
     if wanted[2]:
@@ -188,24 +230,38 @@ def _is_kept(call: Call, role: str, product: str) -> bool:
     return call.cast(role, product).reuse or _is_same(call, role, product)
 
 
-def _again(call: Call, x: Tensor, kept: Any, role: str, product: str, axis: int, outer: int) -> tuple[Tensor, bool]:
+def _rounded_gradient(call: Call, geometry: Geometry, g: Tensor, product: str, axis: int) -> Tensor:
+    rounded = rounded_in_groups(call, geometry, g, "gradient", product, axis, 1 - axis)
+    return straight(g, rounded.values, lambda t: _turned_back(call, geometry, t, "gradient", product, axis))
+
+
+def _again(
+    call: Call, geometry: Geometry, x: Tensor, kept: Any, role: str, product: str, axis: int, outer: int
+) -> tuple[Tensor, bool]:
     """Return the operand that meets the gradient, and whether it is in the basis of the forward rotation."""
     cast = call.cast(role, product)
     if kept is not None and not cast.reuse:
         call.note(product, role)
         return straight(x, kept), False
     forward = None if kept is None else Rounded(kept)
-    rounded = call.round(x, role, product, axis, outer, forward=forward)
-    return straight(x, rounded.values), cast.reuse and bool(call.cast(role, "forward").hadamard)
+    rounded = rounded_in_groups(call, geometry, x, role, product, axis, outer, forward)
+
+    def back(t: Tensor) -> Tensor:
+        if not cast.reuse or cast.requantize:
+            t = _turned_back(call, geometry, t, role, product, axis)
+        return _turned_back(call, geometry, t, role, "forward", outer) if cast.reuse else t
+
+    return straight(x, rounded.values, back), cast.reuse and bool(call.cast(role, "forward").hadamard)
 
 
 def _finished(
-    call: Call, y: Tensor, role: str, product: str, mask: Any, rotated: bool, axis: int, dtype: torch.dtype
-) -> Tensor:
+    call: Call, geometry: Geometry, y: Tensor, role: str, product: str, mask: Any, rotated: bool, axis: int,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
     if mask is not None:
         y = y * mask_like(mask, True, y)
     if rotated:
-        y = call.rotated_back(y, "forward", call.cast(role, "forward"), axis)
+        y = _turned_back(call, geometry, y, role, "forward", axis)
     result: Tensor = call.output(y, product, dtype, axis=axis, pieces=role != "weight")
     return result
 

@@ -31,18 +31,21 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._compute(func, args, kwargs or {})
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if is_inside() or self.run.thread.passing or not (self.run.owns_node() if self.late else self.run.acts()):
+        if is_inside() or self.run.thread.passing:
+            return func(*args, **kwargs)
+        rounder, fallback = self._concerned()
+        if rounder is None and fallback is None:
             return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
             self.run.left(_name_of(func), "what it runs is hidden inside a higher-order operator")
             return func(*args, **kwargs)
-        if self.fallback is not None and not is_decided() and self.fallback.knows(func):
-            done, result = self.fallback.compute(func, args, kwargs)
+        if fallback is not None and not is_decided() and fallback.knows(func):
+            done, result = fallback.compute(func, args, kwargs)
             if done:
                 return result
-        if self.rounder is None:
+        if rounder is None:
             return func(*args, **kwargs)
-        parts = self.rounder.parts(func)
+        parts = rounder.parts(func)
         if parts is not None:
             with self:
                 return parts(*args, **kwargs)
@@ -51,7 +54,15 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = func(*args, **kwargs)
         finally:
             self.run.thread.passing = False
-        return self.rounder.finish(func, args, kwargs, result)
+        return rounder.finish(func, args, kwargs, result)
+
+    def _concerned(self) -> tuple[Rounder | None, Fallback | None]:
+        """Return what looks at the operator that comes now; after the run was left: at that of a node of its own."""
+        if not self.late:
+            return (self.rounder, self.fallback) if self.run.acts() else (None, None)
+        followed = self.fallback is not None and self.fallback.owns_node()
+        owned = self.rounder is not None and self.run.owns_node()
+        return self.rounder if owned else None, self.fallback if followed else None
 
 
 def _name_of(func: Any) -> str:
@@ -77,5 +88,5 @@ def _run_backward(*args: Any, **kwargs: Any) -> Any:
     with ExitStack() as stack:
         for run in list(_late):
             if not run.thread.depth:
-                stack.enter_context(DispatchMode(run, None, run.rounder, late=True))
+                stack.enter_context(DispatchMode(run, run.fallback, run.rounder, late=True))
         return _engine(*args, **kwargs)

@@ -9,7 +9,6 @@ import torch
 
 from lowp.emulation._torch_attention import opened
 from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared, roles_of
-from lowp.emulation._torch_names import is_parameter
 from lowp.emulation._torch_products import Spec, product
 
 if TYPE_CHECKING:
@@ -31,12 +30,12 @@ def einsum(run: Emulation, equation: str, operands: Any, *, path: Any = None) ->
     if parsed is None or len(operands) < 2:
         return PASS
     terms, result = parsed
-    roles = ["weight" if is_parameter(x) else "activation" for x in operands]
+    roles = ["activation" if run.thread.derived.root(x) is None else "weight" for x in operands]
     if len(operands) == 2:
-        roles = list(roles_of(*operands))
+        roles = list(roles_of(run, *operands))
     weight = operands[roles.index("weight")] if "weight" in roles else None
     operation = "matmul" if weight is None else "linear"
-    if not run.emulates(operation, run.names.current(weight)):
+    if not run.emulates(operation, run.layer_of(weight)):
         run.start(operation, weight)
         return PASS
     checked = prepared(run, "einsum", *operands)
@@ -93,7 +92,7 @@ def _pair(run: Emulation, weight: Any, one: Any, two: Any, needed: set[str]) -> 
     sizes: dict[str, int] = {}
     for x, term in ((a, term_a), (b, term_b)):
         for letter, size in zip(term, x.shape, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
+            sizes[letter] = size if sizes.get(letter, 1) == 1 else sizes[letter]
     a, term_a = _reduced(a, term_a, needed | set(term_b))
     b, term_b = _reduced(b, term_b, needed | set(term_a))
     shared = [c for c in term_a if c in term_b]
@@ -106,7 +105,7 @@ def _pair(run: Emulation, weight: Any, one: Any, two: Any, needed: set[str]) -> 
     if role_a == role_b == "weight":
         role_b = "activation"
     operation = "linear" if "weight" in (role_a, role_b) else "matmul"
-    call = run.call(operation, run.names.current(weight))
+    call = run.call(operation, run.layer_of(weight))
     y = product(call, left, right, Spec(role_a, role_b))
     letters = [*batch, *free_a, *free_b]
     return y.reshape([sizes[c] for c in letters]), "".join(letters), "activation"

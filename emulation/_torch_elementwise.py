@@ -81,6 +81,10 @@ def is_view(func: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
 
+#: What is added to a seed for imaginary parts: more than the results of one operator.
+_IMAGINARY = 1 << 32
+
+
 class Rounder:
     """Rounds what operators return, as the recipe's "elementwise" cast says."""
 
@@ -122,7 +126,7 @@ class Rounder:
     def finish(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Return an operator's results rounded; what it wrote to is rounded in place."""
         primitive = primitive_of(func)
-        if is_view(func) or primitive in EXACT:
+        if is_view(func) or (primitive in EXACT and not _is_modulus(primitive, args)):
             return result
         layer = self._layer()
         cast = self.cast(layer)
@@ -167,12 +171,24 @@ class Rounder:
     def _rounded(self, y: torch.Tensor, cast: Cast, seed: int) -> torch.Tensor:
         if y.is_meta or not y.numel():
             return y
+        if y.is_complex():
+            parts = torch.view_as_real(y.resolve_conj()).unbind(-1)
+            real, imaginary = (
+                self._rounded(part.contiguous(), cast, seed + n * _IMAGINARY) for n, part in enumerate(parts)
+            )
+            return torch.complex(real, imaginary)
         values: torch.Tensor = round_operand(TORCH, y, cast, axis=-1, seed=seed).values
         return values.to(y.dtype)
 
 
 def _is_float(t: Any) -> bool:
-    return isinstance(t, torch.Tensor) and t.is_floating_point() and t.layout == torch.strided
+    return isinstance(t, torch.Tensor) and (t.is_floating_point() or t.is_complex()) and t.layout == torch.strided
+
+
+def _is_modulus(primitive: str, args: Any) -> bool:
+    """Whether an operator computes magnitudes of complex numbers, which are new numbers."""
+    given = args[0] if primitive == "abs" and args else ()
+    return any(isinstance(t, torch.Tensor) and t.is_complex() for t in tree_leaves(given))
 
 
 def _targets(func: Any, args: Any, kwargs: Any) -> Iterator[Any]:

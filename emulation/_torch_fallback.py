@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from lowp.emulation import _torch_fast_paths, _torch_fused
 from lowp.emulation._torch_calls import Call, inside, wide
 from lowp.emulation._torch_conv import Convolution, Geometry, Kept, convolution_gradients
 from lowp.emulation._torch_names import next_node
@@ -25,15 +26,9 @@ _PRODUCTS = {
 }
 #: Operators with products inside that cannot be taken apart here -> the operation that a recipe calls them.
 _FUSED = {
-    "_scaled_dot_product_flash_attention": "attention",
-    "_scaled_dot_product_flash_attention_for_cpu": "attention",
-    "_scaled_dot_product_efficient_attention": "attention",
-    "_scaled_dot_product_cudnn_attention": "attention",
     "_scaled_dot_product_fused_attention_overrideable": "attention",
     "_flash_attention_forward": "attention",
     "_efficient_attention_forward": "attention",
-    "_native_multi_head_attention": "attention",
-    "_transformer_encoder_layer_fwd": "linear",
     "mkldnn_rnn_layer": "recurrent",
     "_cudnn_rnn": "recurrent",
     "miopen_rnn": "recurrent",
@@ -47,6 +42,8 @@ _FUSED = {
     "_scaled_grouped_mm": "linear",
     "_linear_cross_entropy": "linear",
     "_trilinear": "linear",
+    "_addmm_activation": "linear",
+    "conv_tbc": "conv",
     "_int_mm": "linear",
     "_sparse_mm": "linear",
     "_sparse_addmm": "linear",
@@ -57,6 +54,8 @@ _FUSED = {
     "_weight_int8pack_mm": "linear",
     "_weight_int4pack_mm": "linear",
 }
+#: Layers that are taken apart.
+_LAYERS = ("_native_multi_head_attention", "_transformer_encoder_layer_fwd")
 _BACKWARD = _A.convolution_backward.default
 _CONVOLUTIONS = (_A.convolution.default, _BACKWARD)
 _RECORDS = 100_000
@@ -76,17 +75,25 @@ class Fallback:
 
     def __init__(self, run: Emulation) -> None:
         self.run = run
-        self._records: dict[int, Record] = {}
+        self._records: dict[int, Record | _torch_fused.Record] = {}
 
     def knows(self, func: Any) -> bool:
         """Whether an operator is, or holds, a product."""
-        return func in _PRODUCTS or func in _CONVOLUTIONS or _fused(func) != ""
+        known = func in _PRODUCTS or func in _CONVOLUTIONS or _fused(func) != ""
+        return known or _torch_fused.is_attention(_name(func)) or _name(func) in _LAYERS
 
     def compute(self, func: Any, args: Any, kwargs: Any) -> tuple[bool, Any]:
         """Return whether the operator was emulated, and its result."""
         backward = torch._C._current_graph_task_id() != -1
         if func in _CONVOLUTIONS:
             result = self._convolution_backward(*args) if func is _BACKWARD else self._convolution(*args)
+            return result is not None, result
+        if _torch_fused.is_attention(_name(func)):
+            return self._attention(func, args, kwargs)
+        if _name(func) in _LAYERS:
+            given = _torch_fused.bound(func, args, kwargs)
+            with inside(args[0].device.type):
+                result = _torch_fast_paths.take_apart(self.run, _name(func), given)
             return result is not None, result
         if func not in _PRODUCTS:
             operation = _fused(func)
@@ -105,13 +112,41 @@ class Fallback:
         with inside(a.device.type):
             left, right = (x[None] if x.ndim == 1 and i == 0 else x for i, x in enumerate((a, b)))
             right = right[:, None] if right.ndim == 1 else right
-            ra = call.round(left, role_a, product, -1, -2).values
-            rb = call.round(right, role_b, product, -2, -1, second=role_a == role_b).values
-            y = call.matmul(ra, rb, product)
+            ra = call.round(left, role_a, product, -1, -2)
+            rb = call.round(right, role_b, product, -2, -1, second=role_a == role_b)
+            y = call.matmul(ra.values, rb.values, product, parts=(ra.parts, rb.parts))
             y = y[..., 0] if b.ndim == 1 else y
             y = y[..., 0] if a.ndim == 1 and y.ndim else y
             y = _plus(y, args[0], kwargs) if position else y
             return True, call.output(y, product, a.dtype) if y.ndim else y.to(a.dtype)
+
+    def _attention(self, func: Any, args: Any, kwargs: Any) -> tuple[bool, Any]:
+        """Return whether a fused attention was emulated, and its results."""
+        if _torch_fused.is_backward(_name(func)):
+            found = self._record()
+            if not isinstance(found, _torch_fused.Record):
+                return False, None
+            return True, _torch_fused.backward(found, func, args, kwargs)
+        record = _torch_fused.start(self.run, func, args, kwargs)
+        if record is None:
+            return False, None
+        self._remember(record)
+        return True, _torch_fused.forward(record, func, args, kwargs)
+
+    def owns_node(self) -> bool:
+        """Whether the node of the autograd graph that is being computed has a record."""
+        return bool(self._records) and self._record() is not None
+
+    def _remember(self, record: Record | _torch_fused.Record) -> None:
+        self.run.follow_backward()
+        if len(self._records) > _RECORDS:
+            self._records.clear()
+        self._records[next_node() - 1] = record
+
+    def _record(self) -> Record | _torch_fused.Record | None:
+        """Return what the forward pass knew of the node of the autograd graph that is being computed."""
+        node: Any = torch._C._current_autograd_node()
+        return self._records.get(node._sequence_nr()) if node is not None else None
 
     def _forward_roles(self, a: Tensor, b: Tensor) -> Any:
         owner_a, owner_b = self.run.names.storage_owner(a), self.run.names.storage_owner(b)
@@ -134,9 +169,7 @@ class Fallback:
         self.run.report.remark(
             f"layer {layer!r}, {operation}: a product inside a C++ function was emulated below autograd"
         )
-        if len(self._records) > _RECORDS:
-            self._records.clear()
-        self._records[next_node() - 1] = Record(call, spec, _storage(a), _storage(b))
+        self._remember(Record(call, spec, _storage(a), _storage(b)))
         return call
 
     def _convolution(self, x: Tensor, w: Tensor, bias: Any, *geometry: Any) -> Tensor | None:
@@ -150,18 +183,16 @@ class Fallback:
 
     def _convolution_backward(self, g: Tensor, x: Tensor, w: Tensor, _: Any, *rest: Any) -> Any:
         """Return the gradients of such a convolution."""
-        node: Any = torch._C._current_autograd_node()
-        record = self._records.get(node._sequence_nr()) if node is not None else None
-        if record is None or record.call.operation != "conv":
+        record = self._record()
+        if not isinstance(record, Record) or record.call.operation != "conv":
             return None
         *geometry, wanted = rest
         with inside(g.device.type):
             return convolution_gradients(record.call, Geometry(*geometry), g, x, w, wanted)
 
     def _backward_roles(self, a: Tensor, b: Tensor) -> Any:
-        node: Any = torch._C._current_autograd_node()
-        record = self._records.get(node._sequence_nr()) if node is not None else None
-        if record is None:
+        record = self._record()
+        if not isinstance(record, Record):
             return None
         places = {record.first: True, record.second: False}
         for x, first_factor in ((a, True), (b, False)):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from lowp._errors import ArgumentError
-from lowp.emulation._torch_calls import Call, is_automatic
-from lowp.emulation._torch_names import is_parameter, is_trained_leaf
+from lowp.emulation._torch_calls import Call, decided, is_automatic
+from lowp.emulation._torch_names import is_trained_leaf
+from lowp.emulation._torch_pieces import arrived, has_plain_pieces
 from lowp.emulation._torch_products import Spec, product
 
 if TYPE_CHECKING:
@@ -20,14 +22,18 @@ Tensor = torch.Tensor
 PASS = object()
 
 
-def prepared(run: Emulation, name: str, *tensors: Any) -> list[Any] | None:
+def prepared(run: Emulation, name: str, *tensors: Any, distributed: bool = False) -> list[Any] | None:
     """Return the operands as autocast would have them; None where they are nothing to emulate.
+
+    `distributed`: whether they may be DTensors, all of them.
 
     Raises:
         ArgumentError: They lie on different devices or have different dtypes.
     """
+    tensors = tuple(arrived(t) for t in tensors)
     given = [t for t in tensors if t is not None]
-    if not all(type(t) in (Tensor, torch.nn.Parameter) or _is_plain(t) for t in given):
+    spread = distributed and all(has_plain_pieces(t) for t in given)
+    if not spread and not all(type(t) in (Tensor, torch.nn.Parameter) or _is_plain(t) for t in given):
         run.left(name, "its operands are no plain tensors")
         return None
     if not all(t.is_floating_point() and t.layout == torch.strided for t in given):
@@ -66,7 +72,7 @@ def linear(run: Emulation, input: Tensor, weight: Tensor, bias: Tensor | None = 
 
 def linear_of(call: Call, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
     """Return `x weight^T + bias`; leading axes of `x` are tokens."""
-    operands = prepared(call.run, name, x, weight, bias)
+    operands = prepared(call.run, name, x, weight, bias, distributed=True)
     if operands is None:
         return PASS
     x, weight, bias = operands
@@ -82,27 +88,33 @@ def _tokens(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, spec: Sp
         raise RuntimeError(
             f"{call.run.where(call.operation)}: shapes {tuple(x.shape)} and {tuple(weight.shape)} do not fit"
         )
-    y = product(call, x.reshape(-1, length), weight, spec, bias)
+    y = product(call, x.reshape(math.prod(x.shape[:-1]), length), weight, spec, bias)
     return y.reshape(*x.shape[:-1], width)
 
 
 def matmul(run: Emulation, input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Any:  # noqa: A002
     """Emulate `torch.matmul` and `@`."""
-    roles = roles_of(input, other)
+    roles, changed = roles_of(run, input, other), bool(run.thread.operands)
+    other = run.thread.operands.pop(0)(other) if changed else other
     operation = "linear" if "weight" in roles else run.thread.products_are
     weight = input if roles[0] == "weight" else other if roles[1] == "weight" else None
     call = run.start(operation, weight)
-    if call is None:
-        return PASS
-    result = matmul_of(call, "matmul", input, other, roles)
+    result: Any = PASS if call is None else matmul_of(call, "matmul", input, other, roles)
+    if result is PASS and changed:
+        with decided():
+            result = torch.matmul(input, other)
     return result if result is PASS else stored(result, out)
 
 
-def roles_of(a: Any, b: Any) -> tuple[str, str]:
-    """Return the roles of a product's operands: a parameter is a weight, as is a trained leaf that comes second."""
-    if is_parameter(b):
+def roles_of(run: Emulation, a: Any, b: Any) -> tuple[str, str]:
+    """Return the roles of a product's operands.
+
+    Weights are parameters and what is computed from parameters alone; a trained leaf that comes second; of two the
+    second.
+    """
+    if run.thread.derived.root(b) is not None:
         return "activation", "weight"
-    if is_parameter(a):
+    if run.thread.derived.root(a) is not None:
         return "weight", "activation"
     if is_trained_leaf(b) and not is_trained_leaf(a):
         return "activation", "weight"
@@ -120,7 +132,7 @@ def stored(result: Tensor, out: Tensor | None) -> Tensor:
 
 def matmul_of(call: Call, name: str, a: Tensor, b: Tensor, roles: tuple[str, str]) -> Any:
     """Return `torch.matmul(a, b)` as one emulated product, with torch's rules for vectors and leading axes."""
-    operands = prepared(call.run, name, a, b)
+    operands = prepared(call.run, name, a, b, distributed=True)
     if operands is None:
         return PASS
     a, b = operands
@@ -152,14 +164,16 @@ def addmm(
     out: Any = None,
 ) -> Any:
     """Emulate `torch.addmm`, `baddbmm` and `addmv`: the product is emulated, the rest is torch's."""
-    roles = roles_of(mat1, mat2)
+    roles = roles_of(run, mat1, mat2)
+    if run.thread.operands:
+        return _masked_scores(run, input, mat1, mat2)
     operation = "linear" if "weight" in roles else run.thread.products_are
     call = run.start(operation, mat1 if roles[0] == "weight" else mat2 if roles[1] == "weight" else None)
     if call is None:
         return PASS
     fits = mat2.ndim == 2 and mat1.shape[-1] == len(mat2) and tuple(input.shape) == (mat2.shape[1],)
     if fits and beta == alpha == 1 and roles[0] != "weight":  # a bias
-        operands = prepared(run, "addmm", mat1, mat2, input)
+        operands = prepared(run, "addmm", mat1, mat2, input, distributed=True)
         if operands is None:
             return PASS
         return stored(_tokens(call, operands[0], operands[1], operands[2], Spec(*roles, True, False)), out)
@@ -171,6 +185,12 @@ def addmm(
         input = input.to(y.dtype)  # noqa: A001
         y = y + (input if beta == 1 else input * beta)
     return stored(y, out)
+
+
+def _masked_scores(run: Emulation, mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Return the scores of torch's multi-head attention under an added mask, with keys that are changed first."""
+    scores: Tensor = matmul(run, query, key)
+    return mask.to(scores.dtype) + scores
 
 
 def addbmm(
@@ -221,7 +241,7 @@ def tensordot(run: Emulation, a: Tensor, b: Tensor, dims: Any = 2, out: Tensor |
     if isinstance(dims, int):
         dims = (range(a.ndim - dims, a.ndim), range(dims))
     summed_a, summed_b = [d % a.ndim for d in dims[0]], [d % b.ndim for d in dims[1]]
-    roles = roles_of(a, b)
+    roles = roles_of(run, a, b)
     operation = "linear" if "weight" in roles else run.thread.products_are
     call = run.start(operation, a if roles[0] == "weight" else b if roles[1] == "weight" else None)
     if call is None:
@@ -238,17 +258,15 @@ def tensordot(run: Emulation, a: Tensor, b: Tensor, dims: Any = 2, out: Tensor |
     free_a = [d for d in range(a.ndim) if d not in summed_a]
     free_b = [d for d in range(b.ndim) if d not in summed_b]
     shape = [a.shape[d] for d in free_a] + [b.shape[d] for d in free_b]
-    length = 1
-    for d in summed_a:
-        length *= a.shape[d]
-    left = a.permute(*free_a, *summed_a).reshape(-1, length)
-    right = b.permute(*free_b, *summed_b).reshape(-1, length)
+    length = math.prod(a.shape[d] for d in summed_a)
+    left = a.permute(*free_a, *summed_a).reshape(math.prod(a.shape[d] for d in free_a), length)
+    right = b.permute(*free_b, *summed_b).reshape(math.prod(b.shape[d] for d in free_b), length)
     return stored(product(call, left, right, Spec(*roles)).reshape(shape), out)
 
 
 def vecdot(run: Emulation, x: Tensor, y: Tensor, *, dim: int = -1, out: Tensor | None = None) -> Any:
     """Emulate `torch.linalg.vecdot`: one sum of products for each pair of vectors."""
-    roles = roles_of(x, y)
+    roles = roles_of(run, x, y)
     operation = "linear" if "weight" in roles else run.thread.products_are
     call = run.start(operation, x if roles[0] == "weight" else y if roles[1] == "weight" else None)
     if call is None:

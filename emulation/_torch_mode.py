@@ -13,10 +13,18 @@ from typing import Any
 
 import torch
 import torch.nn.attention
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
 from lowp._errors import ArgumentError, warn_caller
-from lowp.emulation import _torch_attention, _torch_conv, _torch_einsum, _torch_embedding, _torch_recurrent
+from lowp.emulation import (
+    _torch_attention,
+    _torch_conv,
+    _torch_einsum,
+    _torch_embedding,
+    _torch_flex,
+    _torch_recurrent,
+)
 from lowp.emulation._torch_calls import decided
 from lowp.emulation._torch_dispatch import DispatchMode, follow_backward
 from lowp.emulation._torch_elementwise import Rounder
@@ -27,7 +35,7 @@ from lowp.emulation._torch_run import Run
 from lowp.emulation.recipe import Recipe
 
 #: The modules that add their functions to `HANDLERS`.
-_FAMILIES = (_torch_attention, _torch_conv, _torch_einsum, _torch_embedding, _torch_recurrent)
+_FAMILIES = (_torch_attention, _torch_conv, _torch_einsum, _torch_embedding, _torch_flex, _torch_recurrent)
 _HOOKS_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
 #: What starts a backward pass, from the loss that comes first.
 _BACKWARD = {torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad}
@@ -69,7 +77,7 @@ class Emulation(Run):
         self._hooks = Shared(self._hooked)
         if covered:
             self.names.marks = []
-            follow_backward(self)
+            self.follow_backward()
 
     def __enter__(self) -> Emulation:
         self.thread.depth += 1
@@ -137,6 +145,10 @@ class Emulation(Run):
                 if self.warns:
                     warn_caller(text)
 
+    def follow_backward(self) -> None:
+        """Have the backward pass be emulated below autograd also after the context."""
+        follow_backward(self)
+
     def idle_primitives(self) -> list[str]:
         """Return a sentence for each pattern over primitives that matches none that ran."""
         return [] if self.rounder is None else self.rounder.idle_patterns()
@@ -178,18 +190,24 @@ class FunctionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _BACKWARD and self.run.acts() and args:
             self.run.check_loss(args[0])
-        handler = HANDLERS.get(func)
-        if handler is not None and self.run.acts():
-            renamed = _renamed(handler, kwargs) if kwargs else {}
-            if renamed is None:
-                self.run.left(_name(func), f"of its arguments {', '.join(kwargs)}")
-            else:
-                result = handler(self.run, *args, **renamed)
-                if result is not PASS:
-                    return result
-            with decided():
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        result = self._result(func, args, kwargs or {})
+        self.run.thread.derived.follow(self.run, func, args, kwargs or {}, result)
+        return result
+
+    def _result(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        known: Any = func
+        handler = HANDLERS.get(known.name() if isinstance(func, HigherOrderOperator) else func)
+        if handler is None or not self.run.acts():
+            return func(*args, **kwargs)
+        renamed = _renamed(handler, kwargs) if kwargs else {}
+        if renamed is None:
+            self.run.left(_name(func), f"of its arguments {', '.join(kwargs)}")
+        else:
+            result = handler(self.run, *args, **renamed)
+            if result is not PASS:
+                return result
+        with decided():
+            return func(*args, **kwargs)
 
 
 def _name(func: Any) -> str:

@@ -39,6 +39,7 @@ class Frame(NamedTuple):
     owners: dict[int, str]
     parameters: dict[int, str]  # by the address of their storage, filled when first asked for
     root: Any = None
+    buffers: frozenset[int] = frozenset()
 
 
 def clean(name: str) -> str:
@@ -69,7 +70,7 @@ def root_frame(root: nn.Module) -> Frame:
         for parameter in module._parameters.values():
             if parameter is not None:
                 owners.setdefault(id(parameter), name)
-    return Frame("", modules, owners, {}, inner)
+    return Frame("", modules, owners, {}, inner, frozenset(map(id, inner.buffers())))
 
 
 class Names:
@@ -126,6 +127,10 @@ class Names:
             if owner.startswith(frame.name + "." if frame.name else "") and owner:
                 return owner
         return frame.name
+
+    def is_buffer(self, x: Any) -> bool:
+        """Whether a tensor is a buffer of the modules that are running."""
+        return bool(self.stack) and id(x) in self.stack[-1].buffers
 
     def storage_owner(self, x: torch.Tensor) -> str | None:
         """Return the name of the layer whose parameter shares the memory of a tensor, or None."""
@@ -202,11 +207,6 @@ class Names:
 def layers(module: nn.Module) -> dict[str, nn.Module]:
     """Return the modules inside one by their name as `Names` gives it."""
     return {clean(name): child for name, child in unwrapped(module).named_modules()}
-
-
-def is_parameter(x: Any) -> bool:
-    """Whether a tensor is a parameter, or a view of one."""
-    return isinstance(x, nn.Parameter) or isinstance(getattr(x, "_base", None), nn.Parameter)
 
 
 def is_trained_leaf(x: Any) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from lowp._errors import ArgumentError
-from lowp.emulation._torch_calls import Call, ignores_axis, inside, straight, wide
+from lowp.emulation._torch_calls import Call, ignores_axis, inside, wide
+from lowp.emulation._torch_straight import straight, turned_back
 from lowp.emulation.casting import Rounded
 
 
@@ -45,6 +47,11 @@ def _oriented(x: torch.Tensor, last: bool) -> torch.Tensor:
     return x if last else x.mT
 
 
+def _parts(x: Rounded, last: bool) -> Any:
+    """Return the elements of an operand with the summed axis last, or where that is not so exchanged."""
+    return x.parts if x.parts is None or last else x.parts.turned(lambda t: t.mT)
+
+
 def _axes(last: bool) -> tuple[int, int]:
     return (-1, -2) if last else (-2, -1)
 
@@ -58,7 +65,8 @@ class Product(torch.autograd.Function):
             ra = call.round(a, spec.role_a, "forward", *_axes(spec.last_a))
             rb = call.round(b, spec.role_b, "forward", *_axes(spec.last_b), second=spec.role_a == spec.role_b)
             kept.a, kept.b = ra, rb
-            y = call.matmul(_oriented(ra.values, spec.last_a), _oriented(rb.values, spec.last_b).mT, "forward", bias)
+            left, right = _oriented(ra.values, spec.last_a), _oriented(rb.values, spec.last_b).mT
+            y = call.matmul(left, right, "forward", bias, parts=(_parts(ra, spec.last_a), _parts(rb, not spec.last_b)))
             result: torch.Tensor = call.output(y, "forward", a.dtype)
             return result
 
@@ -145,6 +153,10 @@ def _kept_for_backward(call: Call, spec: Spec, second: bool) -> bool:
 def _is_same(call: Call, role: str, product: str) -> bool:
     """Whether rounding again in the backward pass would give what the forward pass has."""
     cast = call.cast(role, product)
+    if call.cast("accumulator", product).unit:
+        return False  # the unit reads elements and scales apart, which are made again
+    if call.cast("gradient", product).hadamard:
+        return False  # the operand is rotated as the gradient is
     return bool(cast) and cast == call.cast(role, "forward") and ignores_axis(cast)
 
 
@@ -163,9 +175,10 @@ def _gradient(
     role, _, last, second = spec.side(not first)
     rounded_g = _rounded_gradient(call, g, product, first, shared)
     rounded_x, rotated = _rounded_other(call, x, kept, role, product, last, second)
-    left = rounded_g if first else rounded_g.mT
+    left = rounded_g.values if first else rounded_g.values.mT
     pieces = own_role != "weight"
-    y = call.matmul(left, _oriented(rounded_x, last), product, pieces=pieces)
+    parts = _parts(rounded_g, first), _parts(rounded_x, last)
+    y = call.matmul(left, _oriented(rounded_x.values, last), product, pieces=pieces, parts=parts)
     forward = call.cast(own_role, "forward")
     if mask is not None:
         if bool(forward.hadamard) != rotated:
@@ -175,7 +188,7 @@ def _gradient(
             )
         y = y * mask_like(mask, own_last, y)
     if rotated:
-        y = call.rotated_back(y, "forward", forward, -1)
+        y = turned_back(call, y, "forward", forward, -1)
     y = call.output(y, product, dtype, pieces=pieces)
     return _oriented(y, own_last)
 
@@ -185,28 +198,29 @@ def mask_like(mask: torch.Tensor, last: bool, y: torch.Tensor) -> torch.Tensor:
     return _oriented(mask, last).to(y.dtype)
 
 
-def _rounded_gradient(
-    call: Call, g: torch.Tensor, product: str, first: bool, shared: dict[str, Rounded]
-) -> torch.Tensor:
+def _rounded_gradient(call: Call, g: torch.Tensor, product: str, first: bool, shared: dict[str, Rounded]) -> Rounded:
     cast = call.cast("gradient", product)
     for done, found in shared.items():
-        if call.cast("gradient", done) == cast and ignores_axis(cast):
+        by_unit = call.cast("accumulator", done).unit or call.cast("accumulator", product).unit
+        if call.cast("gradient", done) == cast and ignores_axis(cast) and not by_unit:
             call.note(product, "gradient")
-            return straight(g, found.values)
-    found = call.round(g, "gradient", product, *((-1, -2) if first else (-2, -1)))
+            return found._replace(values=straight(g, found.values))
+    axes = _axes(first)
+    found = call.round(g, "gradient", product, *axes)
     shared[product] = found
-    return straight(g, found.values)
+    back = partial(turned_back, call, product=product, cast=cast, axis=axes[0])
+    return found._replace(values=straight(g, found.values, back))
 
 
 def _rounded_other(
     call: Call, x: Any, kept: Any, role: str, product: str, last: bool, second: bool
-) -> tuple[torch.Tensor, bool]:
+) -> tuple[Rounded, bool]:
     """Return the operand that meets the gradient, and whether it is in the basis of the forward rotation."""
     cast, gradient = call.cast(role, product), call.cast("gradient", product)
     forward = call.cast(role, "forward")
     if kept is not None and not cast.reuse:  # the same values either way
         call.note(product, role)
-        return straight(x, kept), False
+        return Rounded(straight(x, kept)), False
     if cast.reuse:
         rotation = cast.hadamard if cast.requantize else 0
         if gradient.hadamard != rotation:
@@ -216,11 +230,18 @@ def _rounded_other(
             )
         axis, outer = _axes(not last)
         rounded = call.round(kept, role, product, axis, outer, second=second, forward=Rounded(kept))
-        return straight(x, rounded.values), bool(forward.hadamard)
+
+        def back(g: torch.Tensor) -> torch.Tensor:
+            g = turned_back(call, g, product, cast, axis) if cast.requantize else g
+            return turned_back(call, g, "forward", forward, outer)
+
+        return rounded._replace(values=straight(x, rounded.values, back)), bool(forward.hadamard)
     if role == "activation" and (cast.hadamard, cast.signs) != (gradient.hadamard, gradient.signs):
         cast = replace(cast, hadamard=gradient.hadamard, signs=gradient.signs)
-    rounded = call.round(x, role, product, *_axes(not last), second=second, cast=cast)
-    return straight(x, rounded.values), False
+    axes = _axes(not last)
+    rounded = call.round(x, role, product, *axes, second=second, cast=cast)
+    turned = partial(turned_back, call, product=product, cast=cast, axis=axes[0])
+    return rounded._replace(values=straight(x, rounded.values, turned)), False
 
 
 Product.jvp = staticmethod(refuse_tangents)  # type: ignore[method-assign]

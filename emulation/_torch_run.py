@@ -14,7 +14,9 @@ import torch
 
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.emulation._torch_calls import Call, inside, is_inside, is_wrapped
+from lowp.emulation._torch_derived import Derived
 from lowp.emulation._torch_names import Names
+from lowp.emulation._torch_pieces import is_distributed
 from lowp.emulation._torch_state import State
 from lowp.emulation.casts import Cast
 from lowp.emulation.recipe import PASSES, Recipe
@@ -33,6 +35,9 @@ class Thread(threading.local):
         self.passing = False
         #: What products of two activations are called: "attention" inside torch's multi-head attention.
         self.products_are = "matmul"
+        self.derived = Derived()
+        #: What the second operands of the next of them become first.
+        self.operands: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
 
 class Run:
@@ -106,7 +111,7 @@ class Run:
 
     def wants(self, operation: str, weight: Any = None) -> str | None:
         """Return the running layer if the operation is emulated there; None, with a line in the report, if not."""
-        layer = self.names.current(weight)
+        layer = self.layer_of(weight)
         self._seen.add((layer, operation))
         if self.emulates(operation, layer):
             return layer
@@ -114,6 +119,10 @@ class Run:
             exempt = operation in self.recipe.operations and not self.recipe.emulates(operation, layer)
             self.report.add(layer, operation, "", "", "exempt" if exempt else "not emulated")
         return None
+
+    def layer_of(self, weight: Any) -> str:
+        """Return the running layer, or the layer inside it that owns the parameter which a weight follows from."""
+        return self.names.current(self.thread.derived.root(weight))
 
     def call(self, operation: str, layer: str) -> Call:
         """Return a new call of an operation in a layer."""
@@ -241,6 +250,7 @@ def _rebuilt(kind: type[Run], recipe: Recipe, options: dict[str, Any], state: di
 def _is_finite(y: torch.Tensor) -> bool:
     if y.is_meta or not y.numel() or is_wrapped(y):
         return True
+    y = y.to_local() if is_distributed(y) else y  # type: ignore[attr-defined]
     with torch.no_grad(), inside(y.device.type):
         return math.isfinite(y.sum().item()) or bool(y.isfinite().all())
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from lowp._errors import ArgumentError
-from lowp.formats import Block, Format, Packed
+from lowp.formats import Block, Format, Packed, ScalarFormat
 from lowp.rounding._torch import quantize_plain
+from lowp.rounding._torch_codes import decode_parts, encode_parts
 from lowp.rounding.random_bits import keys
 from lowp.rounding.request import QUANTIZE_NAN, Request, check_format, make_request
 
@@ -21,6 +22,13 @@ def checked_request(fmt: Format, rounding: str, overflow: str, random_bits: int 
     request = make_request(rounding, overflow, 0, random_bits, 0, "keep", QUANTIZE_NAN)
     check_format(fmt, request)
     return request
+
+
+def _dtype(fmt: ScalarFormat) -> torch.dtype:
+    from lowp.emulation.matmul import result_dtype
+
+    found: torch.dtype = getattr(torch, result_dtype(fmt))
+    return found
 
 
 class TorchWorld:
@@ -53,6 +61,32 @@ class TorchWorld:
         axis = axis if isinstance(fmt, Block | Packed) else -1
         return quantize_plain(x, fmt, request, axis, shard=shard, amax=amax)
 
+    def encode(
+        self,
+        x: torch.Tensor,
+        fmt: Block,
+        *,
+        rounding: str = "ties_to_even",
+        overflow: str = "saturate",
+        random_bits: int | None = None,
+        seed: int = 0,
+        axis: Any = -1,
+        shard: Any = None,
+        amax: Any = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        request = checked_request(fmt, rounding, overflow, random_bits)
+        if shard is not None and (request.mode.variant or fmt.tensor_scale is not None):
+            raise ArgumentError(
+                f"{fmt.name!r}: random bits, and scales of whole tensors, of pieces are not there for matrix units; "
+                "give each process the whole batch, or leave the accumulator's unit out."
+            )
+        key0, key1 = keys(seed)
+        parts = encode_parts(x, fmt, request._replace(key0=key0, key1=key1), axis, None)
+        assert isinstance(fmt.element, ScalarFormat)
+        values = decode_parts(parts[:1], fmt.element, -1, tuple(x.shape), _dtype(fmt.element))
+        scales = decode_parts(parts[1:2], fmt.scale, -1, tuple(parts[1].shape), _dtype(fmt.scale))
+        return values, scales, None if fmt.tensor_scale is None else parts[-1]
+
     def hadamard(
         self, x: torch.Tensor, block: int, axis: int, sign_seed: int | None = None, inverse: bool = False
     ) -> torch.Tensor:
@@ -70,6 +104,8 @@ class TorchWorld:
         if isinstance(fmt, Block):
             from lowp.rounding._blocks import representable_range
 
+            if x.is_meta:
+                return torch.empty_like(x), torch.empty_like(x)
             low, high = representable_range(x.detach().cpu().numpy(), fmt, axis)
             return tuple(torch.as_tensor(bound).to(x.device) for bound in (low, high))  # type: ignore[return-value]
         return self.scalar(fmt.min, x), self.scalar(fmt.max, x)  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ decide is computed in rational numbers, see `_target`.
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -34,6 +34,10 @@ from lowp.emulation._target import Target
 from lowp.emulation.array import array
 from lowp.emulation.gauss import GaussTable, add_by_table
 from lowp.formats.spec import Format
+
+if TYPE_CHECKING:
+    from lowp.emulation.accumulator import Accumulator
+    from lowp.emulation.matrix_units import MatrixUnit
 
 
 def result(op: str, operands: tuple[Any, ...], options: Options) -> array:
@@ -186,15 +190,24 @@ def maximum(a: Any, b: Any, **options: Unpack[Options]) -> array:
     return result("maximum", (a, b), options)
 
 
-def dot(a: array, b: array, accumulator: str | Format | None = None, **options: Unpack[Options]) -> array:
+def dot(
+    a: Any,
+    b: Any,
+    accumulator: str | Format | Accumulator | None = None,
+    *,
+    unit: str | MatrixUnit | None = None,
+    **options: Unpack[Options],
+) -> Any:
     """Return the dot product of vectors, or the matrix product.
 
     Args:
-        a: A vector or a matrix.
+        a: A vector or a matrix: a `lowp.array`, or real numbers (NumPy, torch, JAX).
         b: A vector or a matrix whose length is that of the rows of `a`.
         accumulator: None: a chain of fused multiply-adds in the result's format, from +0 and in order of the index:
             every product is exact, every sum rounded. A format: the same chain in that format, and its end rounded into
-            the result's. "quire" or "exact": the exact sum of all products, rounded once.
+            the result's. "quire" or "exact": the exact sum of all products, rounded once. Or a `lowp.Accumulator`.
+        unit: A matrix unit, or its name, that makes the sums; see `lowp.matrix_units()`. With one, with a
+            `lowp.Accumulator`, and for real numbers, this is `lowp.matmul`, of whose results `fmt` is the format.
         **options: As `add`.
 
     Raises:
@@ -207,8 +220,21 @@ def dot(a: array, b: array, accumulator: str | Format | None = None, **options: 
         >>> a, b = array([1024.0, 1.0, -1024.0], "posit8_es2"), array([1024.0, 0.5, 1024.0], "posit8_es2")
         >>> dot(a, b).item(), dot(a, b, accumulator="quire").item()
         (0.0, 0.5)
+        >>> dot(np.float32([1, 2]), np.float32([3, 4]), accumulator="float16")
+        array(11., dtype=float32)
     """
-    for x in (a, b):
-        if not isinstance(x, Coded):
-            raise ArgumentTypeError(f"dot needs two lowp.array, not {type(x).__name__}.")
-    return array._made(_reductions.dot(a, b, accumulator, options))  # noqa: SLF001 - the class's own wrapper
+    from lowp.emulation.accumulator import Accumulator
+    from lowp.emulation.matmul import matmul
+
+    arrays = isinstance(a, Coded) and isinstance(b, Coded)
+    if arrays and unit is None and not isinstance(accumulator, Accumulator):
+        return array._made(_reductions.dot(a, b, accumulator, options))  # noqa: SLF001 - the class's own wrapper
+    others = [name for name in options if name != "fmt"]
+    if others:
+        given = f"{others[0]}={dict(options)[others[0]]!r}"
+        raise ArgumentTypeError(
+            f"{given} is for two lowp.array and their own sums; an accumulator or a unit says how it rounds itself."
+        )
+    if isinstance(accumulator, str) and accumulator in _reductions.EXACT_NAMES:
+        accumulator = Accumulator(format="float64", group=1 << 40)
+    return matmul(a, b, unit=unit, accumulator=accumulator, fmt=options.get("fmt"))

@@ -40,6 +40,21 @@ class World(Protocol):
         the random bits follow. `amax`: the tensor's largest magnitude, where `x` is a piece of it; else None.
         """
 
+    def encode(
+        self,
+        x: Any,
+        fmt: Block,
+        *,
+        rounding: str = "ties_to_even",
+        overflow: str = "saturate",
+        random_bits: int | None = None,
+        seed: Any = 0,
+        axis: Any = -1,
+        shard: Any = None,
+        amax: Any = None,
+    ) -> tuple[Any, Any, Any]:
+        """Return elements and block scales as float32 or float64, and the tensor scale or None; as `quantize` does."""
+
     def hadamard(self, x: Any, block: int, axis: int, sign_seed: Any = None, inverse: bool = False) -> Any:
         """Return `lowp.rounding.hadamard`: random signs by `sign_seed` (None: none), then the orthonormal transform."""
 
@@ -90,11 +105,13 @@ class Rounded(NamedTuple):
         values: The values that the product uses, in the basis of the cast's rotation; at least float32.
         mask: Where the gradient with respect to `values` passes (it is 0 elsewhere), in the same basis; None: all.
         amax: Largest magnitude of what was scaled, where the cast has a scale in front of a scalar format.
+        parts: The `Elements` of the operand, where a matrix unit sums them; None elsewhere.
     """
 
     values: Any
     mask: Any = None
     amax: Any = None
+    parts: Any = None
 
 
 def round_operand(
@@ -110,6 +127,7 @@ def round_operand(
     shard: Any = None,
     amax: Callable[[Any], Any] | None = None,
     forward: Rounded | None = None,
+    apart: bool = False,
 ) -> Rounded:
     """Return one operand of a product in low precision: rotated, scaled, rounded by the cast's method, scaled back.
 
@@ -127,6 +145,7 @@ def round_operand(
         shard: Where `x` lies in a larger array, or None.
         amax: Returns the largest magnitude over all pieces of a tensor from that of this piece; None for one piece.
         forward: What the forward pass made of this operand: a cast with `reuse` takes it, and `requantize` rounds it.
+        apart: Whether elements and scales are wanted apart too, as `parts`, for a matrix unit.
 
     Raises:
         ArgumentError: A length does not fit the rotation or the method.
@@ -135,20 +154,20 @@ def round_operand(
         if forward is None:
             raise ArgumentError("the cast reuses what the forward pass rounded, which is not there.")
         if not cast.requantize:
-            return Rounded(forward.values)
+            return forward if apart else Rounded(forward.values)
         x = forward.values
     if not (cast.format or cast.hadamard):
-        return Rounded(x)
+        return Rounded(x, parts=_plain_parts(x, None, apart))
     x = world.widen(x)
     if 0 in x.shape:
-        return Rounded(x)
+        return Rounded(x, amax=world.scalar(0.0, x), parts=_plain_parts(x, None, apart))
     axis, outer = _axes(x.ndim, axis, outer)
     if cast.hadamard:
         x = rotate(world, x, cast, axis, sign_seed)
     if not cast.format:
-        return Rounded(x)
+        return Rounded(x, parts=_plain_parts(x, None, apart))
     if cast.scaling != "none":
-        return _scaled(world, x, cast, seed=seed, scale=scale, shard=shard, amax=amax)
+        return _scaled(world, x, cast, seed=seed, scale=scale, shard=shard, amax=amax, apart=apart)
     fmt = parse(cast.format)
     blocked: Any = {"contraction": axis, "outer": outer, "last": x.ndim - 1}[cast.axis]
     if _is_tiled(fmt):
@@ -156,7 +175,64 @@ def round_operand(
     from lowp.emulation.methods import METHODS
 
     values, mask = METHODS[cast.method](world, x, cast, fmt, axis=blocked, seed=seed, shard=shard, combine=amax)
-    return Rounded(values, _mask(world, x, cast, fmt, blocked) if mask is None else mask)
+    parts = None
+    if apart:
+        parts = _plain_parts(values, fmt, apart) if isinstance(fmt, ScalarFormat) else _block_parts(
+            world, x, cast, fmt, blocked, (outer, axis), seed=seed, shard=shard, amax=amax
+        )  # fmt: skip
+    return Rounded(values, _mask(world, x, cast, fmt, blocked) if mask is None else mask, parts=parts)
+
+
+def _plain_parts(values: Any, fmt: Any, apart: bool) -> Any:
+    """Return elements that have no scales."""
+    if not apart:
+        return None
+    from lowp.emulation._unit_sums import Elements
+
+    return Elements(values, fmt)
+
+
+def _block_parts(
+    world: World,
+    x: Any,
+    cast: Cast,
+    fmt: Format,
+    blocked: Any,
+    axes: tuple[int, int],
+    *,
+    seed: Any,
+    shard: Any,
+    amax: Any,
+) -> Any:
+    """Return the elements and scales of an operand whose two axes are the last ones."""
+    from lowp.emulation._unit_sums import Elements, separate
+
+    separate(fmt, cast)
+    assert isinstance(fmt, Block)
+    if set(axes) != {x.ndim - 1, x.ndim - 2} or (isinstance(blocked, int) and blocked not in axes):
+        raise ArgumentError(f"{cast.format!r}: a matrix unit takes blocks along the two axes of a product alone.")
+    values, scales, tensor_scale = world.encode(
+        x, fmt, rounding=cast.rounding, overflow=cast.overflow, random_bits=cast.random_bits, seed=seed, axis=blocked,
+        shard=shard, amax=amax,
+    )  # fmt: skip
+    lengths = x.shape[-2:]
+    sizes = tuple(
+        _block_length(fmt, blocked, axis, n) for axis, n in zip((x.ndim - 2, x.ndim - 1), lengths, strict=True)
+    )
+    scales = world.reshape(scales, (*x.shape[:-2], *(-(-n // size) for n, size in zip(lengths, sizes, strict=True))))
+    assert isinstance(fmt.element, ScalarFormat)
+    return Elements(values, fmt.element, scales, (sizes[0], sizes[1]), fmt.scale, tensor_scale)
+
+
+def _block_length(fmt: Block, blocked: Any, axis: int, length: int) -> int:
+    """Return how long a block is along an axis."""
+    if fmt.size == "tensor":
+        return max(length, 1)
+    if isinstance(fmt.size, tuple):
+        return fmt.size[list(blocked).index(axis)]
+    if axis != blocked:
+        return 1
+    return max(length, 1) if fmt.size == "row" else int(fmt.size)
 
 
 def rotate(world: World, x: Any, cast: Cast, axis: int, sign_seed: Any) -> Any:
@@ -207,8 +283,9 @@ def scale_of(world: World, amax: Any, cast: Cast, previous: Any = None) -> Any:
 
 
 def _scaled(
-    world: World, x: Any, cast: Cast, *, seed: Any, scale: Any, shard: Any, amax: Callable[[Any], Any] | None
-) -> Rounded:
+    world: World, x: Any, cast: Cast, *, seed: Any, scale: Any, shard: Any, amax: Callable[[Any], Any] | None,
+    apart: bool = False,
+) -> Rounded:  # fmt: skip
     """Round `x * scale` and multiply by the reciprocal, as TransformerEngine does."""
     found = world.largest(world.abs(x))
     if amax is not None:
@@ -219,7 +296,14 @@ def _scaled(
     inner = world.fence(x * scale)
     rounded = _plainly(world, inner, cast, fmt, -1, seed, shard, None)
     inverse = divide(world, world.scalar(1.0, scale), scale)
-    return Rounded(world.fence(rounded * inverse), _mask(world, inner, cast, fmt, -1), found)
+    parts = None
+    if apart:
+        from lowp.emulation._unit_sums import Elements
+
+        sizes = tuple(max(n, 1) for n in x.shape[-2:])
+        assert isinstance(fmt, ScalarFormat)
+        parts = Elements(rounded, fmt, world.reshape(inverse, (1,) * x.ndim), (sizes[0], sizes[1]), parse("float32"))  # type: ignore[arg-type]
+    return Rounded(world.fence(rounded * inverse), _mask(world, inner, cast, fmt, -1), found, parts)
 
 
 def _plainly(world: World, x: Any, cast: Cast, fmt: Format, axis: Any, seed: Any, shard: Any, amax: Any) -> Any:

@@ -74,7 +74,10 @@ class Cast(ChecksNames):
         gradient: Name in `GRADIENTS`: how the gradient passes this cast, in the forward pass.
         reuse: In a backward pass: take what the forward pass has rounded instead of the original.
         requantize: With `reuse`: rotate and round what was taken, by this cast; otherwise it is used as it is.
-        group: Accumulators: products per partial sum that float32 holds before it is rounded; 0 for one sum in all.
+        group: Accumulators: products per partial sum that float32 holds before it is rounded; 0 for one sum in all, 1
+            for rounding after every exact multiply-add.
+        unit: Accumulators: name of a matrix unit (see `lowp.matrix_units`) whose sums the products are. `group` then
+            says after how many products a sum is promoted: added to those before in float32, or in `format`.
 
     Raises:
         ArgumentError, ArgumentTypeError, FormatError: A part is unknown or the parts do not fit together.
@@ -99,9 +102,11 @@ class Cast(ChecksNames):
     reuse: bool = False
     requantize: bool = False
     group: int = 0
+    unit: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "format", format_name(self.format))
+        if self.format not in STATE_SETS:
+            object.__setattr__(self, "format", format_name(self.format))
         bits: Any = self.random_bits
         if bits == "none":  # as files write it
             object.__setattr__(self, "random_bits", None)
@@ -133,7 +138,7 @@ class Cast(ChecksNames):
 
     def __bool__(self) -> bool:
         """Whether the operand is changed at all."""
-        return bool(self.format or self.hadamard or self.reuse)
+        return bool(self.format or self.hadamard or self.reuse or self.unit)
 
     @property
     def stochastic(self) -> bool:
@@ -154,7 +159,8 @@ class Cast(ChecksNames):
         if not self:
             return "unchanged"
         words = ["as rounded forward, then"] if self.reuse else []
-        words += [self.format or "unrounded"]
+        words += [self.unit] if self.unit else []
+        words += [self.format or "unrounded"] if self.format or not self.unit else []
         words += [self.rounding] if self.rounding != "ties_to_even" else []
         words += [f"{self.random_bits} random bits"] if self.random_bits is not None else []
         words += [f"overflow {self.overflow}"] if self.overflow != "saturate" else []
@@ -163,7 +169,7 @@ class Cast(ChecksNames):
         words += [f"blocks along {self.axis}"] if self.axis != "contraction" else []
         words += [f"hadamard {self.hadamard}"] if self.hadamard else []
         words += [f"{_SIGN_WORDS[self.signs]} signs"] if self.hadamard and self.signs != "random" else []
-        words += [f"sums of {self.group}"] if self.group else []
+        words += [f"promoted every {self.group}" if self.unit else f"sums of {self.group}"] if self.group else []
         words += [f"gradient {self.gradient}"] if self.gradient != "straight_through" else []
         return ", ".join(words).replace("then, ", "then ")
 
@@ -178,6 +184,8 @@ class Cast(ChecksNames):
         return (self.hadamard, self.signs) if self.hadamard and (self.requantize or not self.reuse) else (0, "")
 
 
+#: Sets of formats for the states of an optimizer, which stand in place of a format there; see `optimizer_states`.
+STATE_SETS = ("dynamic8", "linear8", "mulaw4", "muonq4")
 _LARGEST_MARGIN = 64
 _SIGN_WORDS = {"fixed": "fixed", "none": "no"}
 _NAMES = {"method": METHODS, "axis": AXES, "signs": SIGNS, "scaling": SCALINGS, "gradient": GRADIENTS}
@@ -185,8 +193,16 @@ _NAMES = {"method": METHODS, "axis": AXES, "signs": SIGNS, "scaling": SCALINGS, 
 
 def _check_parts(cast: Cast) -> None:
     """Check whether the parts of a cast fit together."""
+    if not isinstance(cast.unit, str):
+        raise ArgumentTypeError(f"unit={cast.unit!r} must be the name of a matrix unit, or '' for none.")
+    if cast.unit:
+        from lowp.emulation.matrix_units import matrix_unit
+
+        matrix_unit(cast.unit)
     if cast.requantize and not cast.reuse:
         raise ArgumentError("requantize=True rounds again what the forward pass has rounded; it needs reuse=True.")
+    if cast.format in STATE_SETS:
+        return  # the recipe's checks, and the wrapper of the optimizer, look at each of the formats
     fmt = parse(cast.format) if cast.format else None
     if fmt is None:
         if cast.method != "round" or cast.scaling != "none":
@@ -300,10 +316,14 @@ def settings(where: str, value: object) -> Settings:
     for name in given:
         if name not in names:
             raise ArgumentError(unknown_name(f"{where}.field", name, names))
+    takes_sets = where.rpartition(".")[2] == "optimizer_state"
     try:
         cast = Cast(**given)
     except (ArgumentError, ArgumentTypeError, FormatError) as error:
-        raise type(error)(f"{where}: {error}") from None
+        sets = f" Sets of formats: {', '.join(STATE_SETS)}." if takes_sets and isinstance(error, FormatError) else ""
+        raise type(error)(f"{where}: {error}{sets}") from None
+    if cast.format in STATE_SETS and not takes_sets:
+        raise FormatError(f"{where}={cast.format!r} is a set of formats for optimizer states; name a format.")
     return tuple((name, getattr(cast, name)) for name in names if name in given)
 
 

@@ -141,7 +141,7 @@ class StateRules:
     def cast(self, name: str, layer: str = "") -> StateCast | None:
         """Return how a state is kept, by its dotted name; None for a state that stays as it is."""
         if self.recipe is not None:
-            return self._of_recipe(self.recipe, layer)
+            return self._of_recipe(self.recipe, name, layer)
         chosen = None
         for pattern, cast in self.rules:
             if matches(name, pattern):
@@ -153,13 +153,18 @@ class StateRules:
         """Return the caller's patterns that no state has matched so far."""
         return [pattern for pattern in self._asked if pattern not in self._met]
 
-    def _of_recipe(self, recipe: Recipe, layer: str) -> StateCast | None:
+    def _of_recipe(self, recipe: Recipe, name: str, layer: str) -> StateCast | None:
         exempt = False
         for rule in recipe.rules:
             if rule.matches(layer, ""):
                 exempt = rule.exempt
         cast = recipe.cast("optimizer_state", name=layer, operation="")
-        return None if exempt or not cast else state_cast("optimizer_state", cast)
+        if exempt or not cast:
+            return None
+        if cast.format not in _PRESETS:
+            return state_cast("optimizer_state", cast)
+        either, non_negative = casts_of_set("optimizer_state", cast)
+        return non_negative if any(matches(name, pattern) for pattern in NON_NEGATIVE) else either
 
     def _rules(self, given: Any) -> Rules:
         if isinstance(given, str) and given in _PRESETS:
@@ -178,6 +183,17 @@ class StateRules:
             else:
                 rules.append((pattern, state_cast(f"states[{pattern!r}]", value, self.rounding)))
         return tuple(rules)
+
+
+def casts_of_set(where: str, cast: Cast) -> tuple[StateCast, StateCast]:
+    """Return the casts of states of either sign and of `NON_NEGATIVE` states, of a set and its fields of rounding.
+
+    Raises:
+        ArgumentError, FormatError: One of the formats cannot be rounded so.
+    """
+    given = {name: getattr(cast, name) for name in ("rounding", "overflow", "random_bits")}
+    first, second = (state_cast(where, {**fields_of_set, **given}) for fields_of_set in _PRESETS[cast.format])
+    return first, second
 
 
 def matches(name: str, pattern: str) -> bool:

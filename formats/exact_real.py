@@ -138,6 +138,11 @@ class Real:
 
     def sign(self) -> int:
         """Return -1, 0 or 1."""
+        exponents = [q for _, q in self._terms]
+        if exponents and max(exponents) - min(exponents) > _LARGEST_POWER:  # joining terms would write the power out
+            low, high = _enclose(self._terms, 80)
+            if low > 0 or high < 0:
+                return 1 if low > 0 else -1
         groups = self._grouped()
         if len(groups) <= 1:
             c = next(iter(groups.values()), Fraction(0))

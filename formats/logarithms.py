@@ -23,8 +23,8 @@ def is_logarithmic(fmt: object) -> bool:
 
 def nearest_floats(fmt: RankedFormat, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the float64 nearest to the value of each rank."""
-    approximate, error = approximations(fmt, ranks)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):  # infinity less infinity is NaN, which exact arithmetic decides
+        approximate, error = approximations(fmt, ranks)
         low, high = (approximate - error).astype(np.float64), (approximate + error).astype(np.float64)
     for i in np.flatnonzero(low != high):
         low.flat[i] = to_float(fmt.rank_value(int(ranks.flat[i])))

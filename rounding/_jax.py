@@ -18,10 +18,11 @@ from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.rounding import _jax_host
-from lowp.rounding._jax_arrays import as_jax, float_of, on_host, result_name, whole_numbers, without_nans
+from lowp.rounding._jax_arrays import as_jax, float_of, result_name, whole_numbers, without_nans
 from lowp.rounding._jax_compiled import run
 from lowp.rounding._jax_decode import decode_array
 from lowp.rounding._namespaces import JaxNamespace
+from lowp.rounding._portable_doubles import narrow
 from lowp.rounding._portable_room import check_saturation, inside_range, into_dtype
 from lowp.rounding._portable_scalar import encode_values, quantize_values
 from lowp.rounding._portable_words import c_positions, seed_keys
@@ -45,7 +46,6 @@ class Call(NamedTuple):
     nan: str | None
     whole: tuple[int, ...] | None  # shape of the array of which the input is a shard
     x64: bool
-    callback: bool = False  # whether the host may round what array code cannot
 
 
 class Inputs(NamedTuple):
@@ -142,24 +142,22 @@ def _round(xp: JaxNamespace, x: Any, call: Call, inputs: Inputs) -> Any:
     positions = _positions(xp, x, call, inputs)
     if isinstance(fmt, ScalarFormat):
         if not jnp.issubdtype(x.dtype, jnp.integer):
-            try:
-                return quantize_values(xp, x, fmt, request, positions)
-            except ArgumentError:
-                if not call.callback or positions is not None:
-                    raise
-                return on_host(x, fmt, request)
+            return quantize_values(xp, x, fmt, request, positions)
         with xp.wide():
-            wide = xp.bits(quantize_values(xp, float_of(x, wide=True), fmt, request, positions))
+            wide = xp.bits(quantize_values(xp, float_of(x), fmt, request, positions))
             return xp.floats(into_dtype(xp, wide, name, fmt), name)
     floats = without_nans(float_of(x), fmt, call.nan)
     if isinstance(fmt, Block):
         from lowp.rounding._portable_blocks import quantize_blocks
 
-        return quantize_blocks(xp, floats, fmt, request, call.axis, positions, inputs.amax)
-    from lowp.rounding._portable_packed import quantize_packed
+        result = quantize_blocks(xp, floats, fmt, request, call.axis, positions, inputs.amax)
+    else:
+        from lowp.rounding._portable_packed import quantize_packed
 
-    assert isinstance(fmt, Packed)
-    return quantize_packed(xp, floats, fmt, request, call.axis, positions, inputs.amax, call.callback)
+        assert isinstance(fmt, Packed)
+        result = quantize_packed(xp, floats, fmt, request, call.axis, positions, inputs.amax)
+    with xp.wide():
+        return narrow(xp, result, name) if result.dtype != name else result  # integers without float64
 
 
 def _with_gradient(x: Any, call: Call, inputs: Inputs, gradient: str) -> Any:
@@ -235,19 +233,17 @@ def quantize_array(
     gradient: str = "straight_through",
     shard: Shard | None = None,
     axis_name: Any = None,
-    callback: bool = False,
 ) -> Any:
     """Round a JAX array; see `lowp.jax.quantize`."""
     gradient_rule(gradient)
     array, call, inputs = prepare(
         x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan, shard, axis_name, QUANTIZE_NAN
     )
-    call = call._replace(callback=bool(callback))
-    if _jax_host.rounds_on_host(call.fmt, call.request, array, seed) and shard is None and gradient != "clipped":
-        options = {"overflow": overflow, "seed": int(seed), "axis": axis, "random_bits": random_bits, "nan": nan}
-        return _jax_host.quantize(array, call.fmt, rounding=rounding, **options)
     if gradient in ("clipped", "learned_scale") and isinstance(call.fmt, Packed):
         _inside(array, call, inputs)
+    if shard is None and _jax_host.numpy_is_quicker(call.fmt, array, seed):
+        options = {"overflow": overflow, "seed": int(seed), "axis": axis, "random_bits": random_bits, "nan": nan}
+        return _jax_host.quantize(array, call.fmt, rounding=rounding, **options)
     if isinstance(array, jax.core.Tracer) and isinstance(call.fmt, ScalarFormat):
         check_saturation(call.fmt, call.request, result_name(array))
     _check_blocks(array, call)
@@ -286,7 +282,7 @@ def encode_array(
             f"fmt={call.fmt.name!r} has codes of {call.fmt.bits} bits, which JAX holds with jax_enable_x64 only; set "
             "it, or use lowp.encode with NumPy."
         )
-    if _jax_host.rounds_on_host(call.fmt, call.request, array, seed) and shard is None:
+    if shard is None and _jax_host.numpy_is_quicker(call.fmt, array, seed):
         options = {"overflow": overflow, "seed": int(seed), "axis": axis, "random_bits": random_bits, "nan": nan}
         return _jax_host.encode(array, call.fmt, rounding=rounding, **options)
     _check_blocks(array, call)
@@ -300,7 +296,7 @@ def _encode_parts(xp: JaxNamespace, x: Any, call: Call, inputs: Inputs) -> dict[
     positions = _positions(xp, x, call, inputs)
     if isinstance(fmt, ScalarFormat):
         with xp.wide():
-            floats = float_of(x, wide=True) if jnp.issubdtype(x.dtype, jnp.integer) else x
+            floats = float_of(x) if jnp.issubdtype(x.dtype, jnp.integer) else x
             return {"codes": encode_values(xp, floats, fmt, request, positions)}
     floats = without_nans(float_of(x), fmt, call.nan)
     if isinstance(fmt, Block):

@@ -12,10 +12,9 @@ from lowp._errors import ArgumentError, ArgumentTypeError, RangeError
 from lowp.formats.block import Block
 from lowp.formats.packed import Packed
 from lowp.formats.spec import Format, ScalarFormat
-from lowp.rounding._arrays import as_source, to_caller
 from lowp.rounding._namespaces import JaxNamespace
 from lowp.rounding._portable_bits import float_bits, scaled, with_sign
-from lowp.rounding._scalar import check_sticky, quantize_values
+from lowp.rounding._scalar import check_sticky
 from lowp.rounding.request import Request
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -69,15 +68,13 @@ def result_name(x: Any) -> str:
     return "float64" if jax.config.jax_enable_x64 else "float32"
 
 
-def float_of(x: Any, wide: bool = False) -> Any:
-    """Return integers as floats: exactly in float64 (beyond 2^53 rounded to odd), or as float32 where that is all."""
+def float_of(x: Any) -> Any:
+    """Return integers as float64, beyond 2^53 rounded to odd; floats as they are."""
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
     xp = JaxNamespace()
     with xp.wide():
-        if wide or jax.config.jax_enable_x64 or x.dtype.itemsize > 2:
-            return xp.floats(_odd_bits(xp, x), "float64")
-        return x.astype(jnp.float32)
+        return xp.floats(_odd_bits(xp, x), "float64")
 
 
 def _odd_bits(xp: JaxNamespace, x: Any) -> Any:
@@ -102,22 +99,6 @@ def whole_numbers(x: Any, fmt: Format, request: Request) -> None:
     element = fmt.element if isinstance(fmt, Block) else fmt
     assert isinstance(element, ScalarFormat)
     check_sticky(element, request)
-
-
-def on_host(x: Any, fmt: ScalarFormat, request: Request) -> Any:
-    """Return what the NumPy path gives, by a call back to the host; NaN where it gives an error."""
-
-    def run(numbers: Any, key0: Any, key1: Any) -> Any:
-        source = as_source(np.asarray(numbers))
-        keyed = request._replace(key0=int(key0), key1=int(key1))
-        try:
-            values = quantize_values(np.ascontiguousarray(source.values).reshape(numbers.shape), fmt, keyed)
-            return np.asarray(to_caller(values, source, fmt))
-        except RangeError:
-            return np.full(numbers.shape, np.nan).astype(numbers.dtype)
-
-    keys = (jnp.asarray(key).astype(jnp.uint32) for key in (request.key0, request.key1))
-    return jax.pure_callback(run, jax.ShapeDtypeStruct(x.shape, x.dtype), x, *keys, vmap_method="sequential")
 
 
 def without_nans(x: Any, fmt: Format, nan: str | None) -> Any:

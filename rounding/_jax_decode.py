@@ -13,10 +13,9 @@ from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
+from lowp.rounding import _jax_host
 from lowp.rounding._jax_arrays import as_jax
 from lowp.rounding._jax_compiled import run
-from lowp.rounding._jax_host import decode as decode_on_host
-from lowp.rounding._jax_host import rounds_on_host
 from lowp.rounding._namespaces import JaxNamespace
 from lowp.rounding._portable_scalar import decode_values
 from lowp.rounding.encoded import Encoded
@@ -39,8 +38,8 @@ def decode_array(codes: Any, fmt: str | Format | None = None, dtype: Any = None)
         if fmt is not None and parse(fmt) != codes.format:
             raise ArgumentError(f"fmt={fmt!r} differs from the format of the encoded array, {codes.format.name!r}.")
         name = _float_name(codes.dtype if dtype is None else dtype)
-        if rounds_on_host(codes.format, None, codes.codes, codes.fields):
-            return decode_on_host(codes, name)
+        if _jax_host.numpy_is_quicker(codes.format, codes.codes, codes.fields):
+            return _jax_host.decode(codes, name)
         parts = {
             "codes": codes.codes,
             "scales": codes.scales,

@@ -15,6 +15,7 @@ import numpy as np
 
 from lowp.rounding._dispatch import is_jax, is_torch
 
+Arrays = tuple[Any, ...]
 _WIDTHS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
@@ -85,6 +86,32 @@ class Namespace:
         """Return `x`, which XLA then does not compute anew for each reader; LLVM may still join a product and a sum."""
         return x
 
+    def stack(self, arrays: list[Any]) -> Any:
+        """Return arrays of one shape along a new first axis."""
+        raise NotImplementedError
+
+    def scan(
+        self, step: Callable[[Arrays, Arrays], tuple[Arrays, Any]], state: Arrays, parts: Arrays
+    ) -> tuple[Arrays, Any]:
+        """Return the last state of `state, out = step(state, part)` over the first axis of `parts`, and all `out`.
+
+        Parts are a tuple of arrays, and so is the state, whose dtypes and shapes stay; `out` is an array or None. A
+        compiler sees one step.
+        """
+        outs = []
+        for i in range(parts[0].shape[0]):
+            state, out = step(state, tuple(part[i] for part in parts))
+            outs.append(out)
+        return state, None if outs[0] is None else self.stack(outs)
+
+    def to_integer(self, x: Any, way: str) -> Any:
+        """Return floats rounded to whole numbers, one of "trunc", "floor", "ceil" and "rint" (ties to even)."""
+        raise NotImplementedError
+
+    def move(self, x: Any, source: int, destination: int) -> Any:
+        """Return an array with one axis at another place."""
+        raise NotImplementedError
+
     def minimum(self, a: Any, b: Any) -> Any:
         """The smaller of an array and an array or number."""
         return self.where(a < b, a, b)
@@ -117,6 +144,15 @@ class NumpyNamespace(Namespace):
 
     def constant(self, values: Any, like: Any) -> Any:
         return np.asarray(values)
+
+    def to_integer(self, x: Any, way: str) -> Any:
+        return getattr(np, way)(x)
+
+    def move(self, x: Any, source: int, destination: int) -> Any:
+        return np.moveaxis(x, source, destination)
+
+    def stack(self, arrays: list[Any]) -> Any:
+        return np.stack(arrays)
 
     def take(self, table: Any, index: Any) -> Any:
         return np.take(table, index)
@@ -166,6 +202,15 @@ class TorchNamespace(Namespace):
 
     def constant(self, values: Any, like: Any) -> Any:
         return self._torch.tensor(np.ascontiguousarray(values), device=like.device)
+
+    def to_integer(self, x: Any, way: str) -> Any:
+        return getattr(self._torch, "round" if way == "rint" else way)(x)
+
+    def move(self, x: Any, source: int, destination: int) -> Any:
+        return self._torch.movedim(x, source, destination)
+
+    def stack(self, arrays: list[Any]) -> Any:
+        return self._torch.stack(arrays)
 
     def take(self, table: Any, index: Any) -> Any:
         return table[index.to(self._torch.int64)]
@@ -219,6 +264,21 @@ class JaxNamespace(Namespace):
 
     def constant(self, values: Any, like: Any) -> Any:
         return self._jnp.asarray(values)
+
+    def to_integer(self, x: Any, way: str) -> Any:
+        return getattr(self._jnp, way)(x)
+
+    def move(self, x: Any, source: int, destination: int) -> Any:
+        return self._jnp.moveaxis(x, source, destination)
+
+    def stack(self, arrays: list[Any]) -> Any:
+        return self._jnp.stack(arrays)
+
+    def scan(
+        self, step: Callable[[Arrays, Arrays], tuple[Arrays, Any]], state: Arrays, parts: Arrays
+    ) -> tuple[Arrays, Any]:
+        found: tuple[Arrays, Any] = self._jax.lax.scan(step, state, parts)
+        return found
 
     def take(self, table: Any, index: Any) -> Any:
         place = getattr(getattr(index, "aval", None), "sharding", None)

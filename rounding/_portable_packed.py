@@ -1,8 +1,4 @@
-"""Packed formats as array code, for the schemes that have it; others run on NumPy arrays alone.
-
-`NATIVE` names the schemes. For the others a JAX program can ask for a call back to the host by name, `callback=True`;
-nothing does that unasked.
-"""
+"""Packed formats as array code for NumPy, torch and JAX: arrays to blocks and back around the code of their schemes."""
 
 from __future__ import annotations
 
@@ -10,30 +6,25 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lowp._errors import ArgumentError, RangeError
+from lowp._errors import ArgumentError
 from lowp.formats.packed import Packed
 from lowp.formats.tables import code_dtype
 from lowp.rounding import _packed
 from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding._layout import checked_axes
-from lowp.rounding._packed import _flat_count, _padding
+from lowp.rounding._packed import _flat_count, _padding, _sizes
 from lowp.rounding._portable_blocks import as_elements
-from lowp.rounding._portable_schemes import SCHEMES as NATIVE
+from lowp.rounding._portable_schemes import SCHEMES
 from lowp.rounding._portable_shapes import padded, transposed
 from lowp.rounding.request import Request
 
+#: Between (lead, counts, rows of a tile, counts, columns of a tile) and (lead, counts, counts, rows, columns).
+_TILES = (0, 1, 3, 2, 4)
+
 
 def quantize_packed(
-    xp: Any,
-    x: Any,
-    fmt: Packed,
-    request: Request,
-    axis: Any,
-    positions: Any = None,
-    amax: Any = None,
-    callback: bool = False,
+    xp: Any, x: Any, fmt: Packed, request: Request, axis: Any, positions: Any = None, amax: Any = None
 ) -> Any:
     """Return `x` rounded to `fmt`, in its own dtype.
 
@@ -45,24 +36,19 @@ def quantize_packed(
         axis: Axis or axes that blocks run along.
         positions: Not for packed formats, whose random bits count places in their own blocks: None.
         amax: Not for packed formats: None.
-        callback: Whether a JAX program may call back to the host where the scheme is no array code.
 
     Raises:
-        ArgumentError: The scheme is no array code and `callback` is not asked for; or positions of a shard are given
-            with a stochastic mode.
+        ArgumentError: Positions of a shard are given with a stochastic mode.
     """
     _check(fmt, request, positions)
     if not math.prod(x.shape):
         return x
     name = xp.dtype_name(x)
-    if fmt.scheme not in NATIVE:
-        _check_callback(xp, fmt, callback)
-        return _on_host(x, fmt, request, axis)
     with xp.wide():
-        blocks = to_blocks(xp, as_elements(xp, x), fmt, axis)
-        scheme = NATIVE[fmt.scheme]
+        blocks = _elements_in_blocks(xp, x, fmt, axis)
+        scheme = SCHEMES[fmt.scheme]
         values = scheme.decode(xp, scheme.encode(xp, blocks, fmt, _padded_request(x, fmt, request, axis)), fmt)
-        return doubles.narrow(xp, from_blocks(xp, values, tuple(x.shape), fmt, axis), name)
+        return _in_dtype(xp, from_blocks(xp, values, tuple(x.shape), fmt, axis), name)
 
 
 def encode_packed(
@@ -70,16 +56,14 @@ def encode_packed(
 ) -> dict[str, Any]:
     """Return the parts of an encoded array, "codes" and "fields"; arguments as for `quantize_packed`."""
     _check(fmt, request, positions)
-    if fmt.scheme not in NATIVE:
-        _check_callback(xp, fmt, callback=False)
     if not math.prod(x.shape):
         encoded = _packed.encode_packed(np.zeros(tuple(x.shape), np.float32), fmt, request, axis)
         assert encoded.fields is not None
         none = {name: xp.constant(part, x) for name, part in encoded.fields.items()}
         return {"codes": next(iter(none.values())), "fields": none}
     with xp.wide():
-        blocks = to_blocks(xp, as_elements(xp, x), fmt, axis)
-        found = NATIVE[fmt.scheme].encode(xp, blocks, fmt, _padded_request(x, fmt, request, axis))
+        blocks = _elements_in_blocks(xp, x, fmt, axis)
+        found = SCHEMES[fmt.scheme].encode(xp, blocks, fmt, _padded_request(x, fmt, request, axis))
         widths = {field.name: code_dtype(field.bits).name for field in fmt.fields}
         fields = {name: xp.cast(part, widths[name]) for name, part in found.items()}
         if fmt.flat:
@@ -91,39 +75,70 @@ def decode_packed(
     xp: Any, codes: Any, fields: dict[str, Any], fmt: Packed, axis: Any, array_shape: tuple[int, ...], dtype: str
 ) -> Any:
     """Return the values of stored fields, rounded once to the dtype named; `codes` is the first field and not used."""
-    if fmt.scheme not in NATIVE:
-        _check_callback(xp, fmt, callback=False)
     with xp.wide():
         if not math.prod(array_shape):
             return doubles.narrow(xp, xp.constant(np.zeros(array_shape), codes), dtype)
         wide = {name: xp.cast(part, "int64") for name, part in fields.items()}
-        values = NATIVE[fmt.scheme].decode(xp, wide, fmt)
-        return doubles.narrow(xp, from_blocks(xp, values, array_shape, fmt, axis), dtype)
+        values = SCHEMES[fmt.scheme].decode(xp, wide, fmt)
+        return _in_dtype(xp, from_blocks(xp, values, array_shape, fmt, axis), dtype)
+
+
+def _elements_in_blocks(xp: Any, x: Any, fmt: Packed, axis: Any) -> Any:
+    """Return float32 or float64 elements in blocks.
+
+    XLA moves what fills a constant array down the long code that follows, one operation in a pass, and reports that its
+    passes do not end; so it is not shown the array's origin.
+    """
+    return to_blocks(xp, xp.computed_once(as_elements(xp, x)), fmt, axis)
 
 
 def to_blocks(xp: Any, x: Any, fmt: Packed, axis: Any) -> Any:
-    """Return (rows, blocks, values per block), as `lowp.rounding._packed.to_blocks`; for blocks along one axis."""
+    """Return (rows, blocks, values per block), as `lowp.rounding._packed.to_blocks`."""
     if fmt.flat:
         if axis != -1:
             raise ArgumentError(f"axis={axis!r}: blocks of {fmt.name!r} run over the flattened array; leave axis out.")
         x = x.reshape((1, -1))
-    (along,) = checked_axes(axis, x.ndim, False, fmt)
-    others = tuple(a for a in range(x.ndim) if a != along)
-    moved = transposed(xp, x, (*others, along))
-    size = fmt.block_elements
-    whole = padded(xp, moved, (0,) * (x.ndim - 1) + (-moved.shape[-1] % size,))
-    return whole.reshape((math.prod(whole.shape[:-1]), whole.shape[-1] // size, size))
+    sizes = _sizes(fmt)
+    axes = checked_axes(axis, x.ndim, len(sizes) == 2, fmt)
+    others = tuple(a for a in range(x.ndim) if a not in axes)
+    moved = transposed(xp, x, (*others, *axes))
+    after = tuple(-x.shape[a] % size for a, size in zip(axes, sizes, strict=True))
+    whole = padded(xp, moved, (0,) * len(others) + after)
+    counts = tuple(n // size for n, size in zip(whole.shape[len(others) :], sizes, strict=True))
+    if len(sizes) == 1:
+        return whole.reshape((math.prod(whole.shape[:-1]), *counts, *sizes))
+    lead = math.prod(whole.shape[:-2])
+    tiles = transposed(xp, whole.reshape((lead, counts[0], sizes[0], counts[1], sizes[1])), _TILES)
+    return tiles.reshape((lead * counts[0], counts[1], fmt.block_elements))
 
 
 def from_blocks(xp: Any, blocks: Any, shape: tuple[int, ...], fmt: Packed, axis: Any) -> Any:
     """Return an array of `shape`, the reverse of `to_blocks`."""
     if fmt.flat:
         return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)
-    (along,) = checked_axes(axis, len(shape), False, fmt)
-    others = tuple(a for a in range(len(shape)) if a != along)
-    whole = blocks.reshape((*(shape[a] for a in others), -1))[..., : shape[along]]
-    order = sorted(range(len(shape)), key=lambda place: (*others, along)[place])
-    return transposed(xp, whole, tuple(order))
+    sizes = _sizes(fmt)
+    axes = checked_axes(axis, len(shape), len(sizes) == 2, fmt)
+    others = tuple(a for a in range(len(shape)) if a not in axes)
+    counts = tuple(-(-shape[a] // size) for a, size in zip(axes, sizes, strict=True))
+    if len(sizes) == 2:
+        blocks = transposed(xp, blocks.reshape((-1, *counts, *sizes)), _TILES)
+    whole = blocks.reshape((*(shape[a] for a in others), *(n * size for n, size in zip(counts, sizes, strict=True))))
+    cut = whole[(..., *(slice(0, shape[a]) for a in axes))]
+    order = sorted(range(len(shape)), key=lambda place: (*others, *axes)[place])
+    return transposed(xp, cut, tuple(order))
+
+
+def _in_dtype(xp: Any, values: Any, name: str) -> Any:
+    """Return values rounded once to a dtype; what a scheme gives as float32 keeps the bits of NaN, quiet or not."""
+    if xp.dtype_name(values) == "float64":
+        return doubles.narrow(xp, values, name)
+    if name == "float32":
+        return values
+    result = doubles.narrow(xp, doubles.widen(xp, values), name)
+    if name != "bfloat16":
+        return result
+    kept = xp.cast(xp.bits(values) >> 16, "int16")
+    return xp.floats(xp.where(doubles.is_nan(xp, values), kept, xp.bits(result)), name)
 
 
 def _check(fmt: Packed, request: Request, positions: Any) -> None:
@@ -131,14 +146,6 @@ def _check(fmt: Packed, request: Request, positions: Any) -> None:
         raise ArgumentError(
             f"a shard of {fmt.name!r} cannot be rounded by {request.mode.name!r}: its random bits count places in its "
             "own blocks. Gather the array, or take a deterministic mode."
-        )
-
-
-def _check_callback(xp: Any, fmt: Packed, callback: bool) -> None:
-    if xp.name == "jax" and not callback:
-        raise ArgumentError(
-            f"fmt={fmt.name!r} is encoded by a search that is no array code, which a compiled JAX program cannot run; "
-            "use lowp.quantize, encode or decode on NumPy arrays, or callback=True to call back to the host."
         )
 
 
@@ -154,29 +161,3 @@ def _without_padding(xp: Any, part: Any, name: str, fmt: Packed, size: int) -> A
         return part
     kept = xp.where(xp.constant(stored.reshape(part.shape), part), xp.cast(part, "int64"), 0)
     return xp.cast(kept, code_dtype(field.bits).name)
-
-
-def _on_host(x: Any, fmt: Packed, request: Request, axis: Any) -> Any:
-    """Return the values that the NumPy path gives, from inside a compiled JAX program where there is one."""
-    if isinstance(x, np.ndarray):
-        return _rounded_on_host(x, fmt, request, axis)
-    import jax
-
-    def run(numbers: Any, key0: Any, key1: Any) -> NDArray[Any]:
-        keyed = request._replace(key0=int(key0), key1=int(key1))
-        try:
-            return _rounded_on_host(np.asarray(numbers), fmt, keyed, axis)
-        except RangeError:
-            return np.full(numbers.shape, np.nan).astype(numbers.dtype)
-
-    given: tuple[Any, Any] = (request.key0, request.key1)
-    keys = (np.uint32(k) if isinstance(k, int) else k for k in given)
-    return jax.pure_callback(run, jax.ShapeDtypeStruct(x.shape, x.dtype), x, *keys, vmap_method="sequential")
-
-
-def _rounded_on_host(x: NDArray[Any], fmt: Packed, request: Request, axis: Any) -> NDArray[Any]:
-    from lowp.rounding._arrays import as_source, to_caller
-
-    source = as_source(x)
-    values = np.ascontiguousarray(source.values).reshape(source.values.shape)
-    return np.asarray(to_caller(_packed.quantize_packed(values, fmt, request, axis), source, fmt))

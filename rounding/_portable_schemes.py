@@ -12,12 +12,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import Float
 from lowp.formats.packed import Packed
-from lowp.formats.tables import value_table
+from lowp.rounding import (
+    _portable_bitnet,
+    _portable_bitsandbytes,
+    _portable_codebooks,
+    _portable_ggml,
+    _portable_ggml_iq,
+    _portable_ggml_k,
+    _portable_ggml_ternary,
+    _portable_hif4,
+    _portable_hlq,
+    _portable_if4,
+    _portable_outliers,
+    _portable_pyramid,
+    _portable_razor,
+    _portable_ternary,
+)
 from lowp.rounding import _portable_doubles as doubles
-from lowp.rounding import _portable_ggml, _portable_if4
 from lowp.rounding._portable import decode_values, words
 from lowp.rounding._portable_fp4_recipes import over, times
 from lowp.rounding._portable_numbers import (
@@ -50,34 +63,6 @@ class Scheme(NamedTuple):
 
     encode: Callable[[Any, Any, Packed, Request], Fields]
     decode: Callable[[Any, Fields, Packed], Any]
-
-
-# bitsandbytes
-
-
-def _encode_blockwise(xp: Any, blocks: Any, fmt: Packed, request: Request) -> Fields:
-    x = float32(xp, blocks)
-    top = amax(xp, x)
-    codebook: Codebook = fmt.option("codebook")
-    scaled = times(xp, x, over(xp, xp.full_like(top, 1.0), top))
-    scaled = xp.where(doubles.is_nan(xp, scaled), 0.0, xp.minimum(xp.maximum(scaled, -1.0), 1.0))
-    codes = codes_of(xp, scaled, codebook, request)
-    second = fmt.option("code_above_zero")
-    if second is not None:
-        codes = xp.where((codes == 0) & (x > 0) & doubles.is_finite(xp, top), second, codes)
-    if codebook.bits == 4:
-        codes = codes[..., 0::2] << 4 | codes[..., 1::2]
-    return {"codes": codes, "absmax": float_bits(xp, top)}
-
-
-def _decode_blockwise(xp: Any, fields: Fields, fmt: Packed) -> Any:
-    codebook: Codebook = fmt.option("codebook")
-    codes = fields["codes"]
-    if codebook.bits == 4:
-        codes = joined(xp, [(codes >> 4)[..., None], (codes & 15)[..., None]], -1).reshape((*codes.shape[:-1], -1))
-    table = value_table(codebook)
-    table = np.where(np.isnan(table), 0.0, table).astype(np.float32).astype(np.float64)
-    return times(xp, xp.take(xp.constant(table, codes), codes), of_float_bits(xp, fields["absmax"]))
 
 
 # MS-EDEN
@@ -187,9 +172,20 @@ def _decode_microexponents(xp: Any, fields: Fields, fmt: Packed) -> Any:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "bitsandbytes.blockwise": Scheme(_encode_blockwise, _decode_blockwise),
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_bitsandbytes.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_codebooks.CODERS.items()},
     "eden.ms_eden": Scheme(_encode_eden, _decode_eden),
     "shared_exponents.microexponents": Scheme(_encode_microexponents, _decode_microexponents),
     "fouroversix.integer_or_float": Scheme(_portable_if4.encode, _portable_if4.decode),
     **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_ggml.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_hif4.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_ggml_k.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_ggml_iq.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_ggml_ternary.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_razor.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_hlq.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_outliers.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_ternary.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_pyramid.CODERS.items()},
+    **{name: Scheme(encode, decode) for name, (encode, decode) in _portable_bitnet.CODERS.items()},
 }

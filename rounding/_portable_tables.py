@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import ArgumentError
 from lowp.formats.codebook import Codebook
 from lowp.formats.ranked import RankedFormat, TaperedFormat
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding._namespaces import Namespace
 from lowp.rounding._portable_bits import INFINITE, MASK, order_keys, widen
-from lowp.rounding._portable_scalar import entries, held_bits
+from lowp.rounding._portable_room import into_dtype, nan_bits
+from lowp.rounding._portable_scalar import entries, held_bits, look_up
 from lowp.rounding._ranked import has_exponent_rows
 from lowp.rounding._search import _ceiling, lower_table
 from lowp.rounding.modes import Rounding
@@ -31,7 +31,8 @@ def rounded(xp: Namespace, raw: Any, name: str, fmt: ScalarFormat, request: Requ
         from lowp.rounding import _portable_tapered
 
         return _portable_tapered.rounded(xp, raw, name, fmt, request, word)
-    _check(fmt, request)
+    if isinstance(fmt, RankedFormat) and _by_logarithms(fmt, request):
+        return _logarithmic(xp, raw, name, fmt, request, word())
     width = 64 if name == "float64" else 32
     if request.mode.variant:
         assert isinstance(fmt, Codebook)
@@ -67,7 +68,10 @@ def codes(xp: Namespace, raw: Any, name: str, fmt: ScalarFormat, request: Reques
         from lowp.rounding import _portable_tapered
 
         return _portable_tapered.codes(xp, raw, name, fmt, request, word)
-    _check(fmt, request)
+    if isinstance(fmt, RankedFormat) and _by_logarithms(fmt, request):
+        from lowp.rounding import _portable_logarithms
+
+        return _portable_logarithms.codes(xp, widen(xp, raw, name, 64), fmt, request, word())
     if request.mode.variant:
         assert isinstance(fmt, Codebook)
         from lowp.rounding import _portable_fractions
@@ -83,13 +87,21 @@ def codes(xp: Namespace, raw: Any, name: str, fmt: ScalarFormat, request: Reques
     return xp.take(xp.constant(results, raw), _index(xp, bits, fmt, request))
 
 
-def _check(fmt: ScalarFormat, request: Request) -> None:
-    if isinstance(fmt, RankedFormat) and (request.mode.variant or fmt.bits > 16):
-        what = f"rounding={request.mode.name!r}" if request.mode.variant else "more than 16 bits"
-        raise ArgumentError(
-            f"fmt={fmt.name!r} with {what} is decided by long logarithms, which only NumPy arrays are rounded by; use "
-            "lowp.quantize or lowp.encode with NumPy."
-        )
+def _by_logarithms(fmt: RankedFormat, request: Request) -> bool:
+    """Whether numbers are rounded by their logarithms, not by a table."""
+    return request.mode.variant != 0 or fmt.bits > 16
+
+
+def _logarithmic(xp: Namespace, raw: Any, name: str, fmt: RankedFormat, request: Request, word: Any) -> Any:
+    from lowp.rounding import _portable_logarithms
+
+    bits = widen(xp, raw, name, 64)
+    found = _portable_logarithms.codes(xp, bits, fmt, request, word)
+    if fmt.bits <= 16:
+        result = look_up(xp, found, fmt, name)
+    else:
+        result = into_dtype(xp, _portable_logarithms.values(xp, found, fmt), name, fmt)
+    return xp.where((bits & MASK[64]) > INFINITE[64], nan_bits(name), result)
 
 
 @lru_cache(maxsize=256)
@@ -138,10 +150,11 @@ def count_below(xp: Namespace, keys: Any, cuts: NDArray[Any]) -> Any:
 
 def wide_values(xp: Namespace, numbers: Any, fmt: ScalarFormat) -> Any:
     """Return float64 bits of the values of codes of more than 16 bits."""
+    assert isinstance(fmt, RankedFormat)
     if not (isinstance(fmt, TaperedFormat) and has_exponent_rows(fmt)):
-        raise ArgumentError(
-            f"fmt={fmt.name!r} has codes of more than 16 bits whose values are powers; use lowp.decode with NumPy."
-        )
+        from lowp.rounding import _portable_logarithms
+
+        return _portable_logarithms.values(xp, numbers, fmt)
     from lowp.rounding import _portable_tapered
 
     return _portable_tapered.values(xp, numbers, fmt)

@@ -70,7 +70,7 @@ def decode_parts(
 ) -> torch.Tensor:
     """Return the values of such parts as a tensor of a dtype."""
     if not parts[0].is_cpu or portable_is_wanted():
-        found: torch.Tensor | None = portable().decode(parts, fmt, axis, target)
+        found: torch.Tensor | None = portable().decode(parts, fmt, axis, shape, target)
         if found is not None:
             return found
     arrays = [numbers(part) for part in parts]

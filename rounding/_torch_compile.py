@@ -1,7 +1,8 @@
 """What torch.compile sees: on devices other than the CPU the bit operations themselves, which it fuses with the rest.
 
 AOTAutograd traces an operator through its autograd kernel, which asks here whether to trace the portable code in its
-place. It does not on the CPU, whose kernels are faster, while shapes are unknown, and for formats without such code.
+place. It does not on the CPU, whose kernels are faster, while shapes are unknown, and for formats whose code is long:
+the loops of packed formats' searches would be unrolled, and the logarithms of wide formats are thousands of operations.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ def is_taken_apart(x: Any, fmt: str) -> bool:
 
 
 def quantize(x: Any, fmt: str, *rest: Any) -> Any:
-    """Return `x` rounded by portable operations, or None for what they lack."""
+    """Return `x` rounded by portable operations, or None where those are many."""
     *how, _, amax = rest
     call = unflat(fmt, *how)
+    if not portable.is_short(call.fmt, call.request):
+        return None
     return portable.quantize(x, call.fmt, call.request, call.axis, call.shard, amax)
 
 

@@ -32,6 +32,7 @@ from lowp.rounding._packed import quantize_packed
 from lowp.rounding._pieces import depends_on_whole, runs, tensor_amax, with_amax
 from lowp.rounding._scalar import quantize_values
 from lowp.rounding._threads import SERIAL_BELOW, split
+from lowp.rounding._wrap import WRAPPING
 from lowp.rounding.request import Request, without_nan
 from lowp.rounding.shard import Shard
 
@@ -210,7 +211,7 @@ def _nearest_even(fmt: Format, request: Request) -> Callable[[Any, Any], None] |
     """Return the float32 nearest-even kernel of a format, where one kernel is all that it takes."""
     if not isinstance(fmt, Float | Integer | Fixed) or request.nan != "keep":
         return None
-    if request.overflow.startswith("wrap") or getattr(fmt, "specials", "") == "dlfloat":
+    if request.overflow in WRAPPING or getattr(fmt, "specials", "") == "dlfloat":
         return None
     from lowp.rounding import _fast_kernels as fast
 

@@ -34,6 +34,16 @@ def test_every_example_of_programs_runs(programs: str, tmp_path: Path, monkeypat
     assert result.failed == 0
 
 
+def test_every_example_of_accumulators_runs(repo: Path) -> None:
+    page = (repo / "docs" / "accumulators.md").read_text(encoding="utf-8")
+    examples = doctest.DocTestParser().get_doctest(
+        "\n\n".join(blocks(page)), {}, "accumulators.md", "accumulators.md", 0
+    )
+    result = doctest.DocTestRunner(optionflags=_FLAGS).run(examples)
+    assert result.attempted >= 40
+    assert result.failed == 0
+
+
 def test_the_distributed_program_runs_in_two_processes(programs: str, repo: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():

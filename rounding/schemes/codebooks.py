@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from lowp.formats.float_format import Float
 from lowp.formats.integer import Integer
 from lowp.formats.packed import Packed
 from lowp.formats.tables import decode_codes, value_table
+from lowp.rounding._namespaces import namespace_of
+from lowp.rounding._portable_companding import compressed, expanded
 from lowp.rounding._scalar import encode_values, quantize_values
 from lowp.rounding.recipes import scale_request
 from lowp.rounding.request import Request
@@ -23,7 +24,6 @@ from lowp.rounding.schemes.structured import SHARED_AXES, present
 
 FLOAT16 = Float(5, 10)
 _NEAREST = scale_request("ties_to_even")
-_MU = 255.0
 #: The least scale that MuonQ divides by (quantize.py, quantize_sym).
 _LEAST_MULAW_SCALE = 1e-8
 _ROUNDS = 50
@@ -108,7 +108,7 @@ def _encode_mulaw(blocks: NDArray[Any], fmt: Packed, request: Request) -> Fields
     """Compand numbers, which clip at +-1, and round them over a float32 scale that is stored as float16."""
     x = np.clip(_finite(blocks, fmt), -1, 1)
     bits = fmt.fields[0].bits
-    companded = (np.copysign(np.log1p(_MU * np.abs(x)), x) / math.log1p(_MU)).astype(np.float32)
+    companded = compressed(namespace_of(x), x).astype(np.float32)
     amax = np.abs(companded).max(axis=SHARED_AXES[_per(fmt, "scale")], keepdims=True, initial=0)
     scale = np.maximum(amax / np.float32((1 << (bits - 1)) - 1), np.float32(_LEAST_MULAW_SCALE))
     integers = encode_values(companded / scale, Integer(bits), request)
@@ -125,7 +125,8 @@ def _decode_mulaw(fields: Fields, fmt: Packed) -> NDArray[np.float32]:
     codes = fields["codes"] if bits == 8 else fields["codes"] ^ np.uint8(1 << (bits - 1))
     scale = _spread(fields["scale"].astype(np.uint16).view(np.float16), _per(fmt, "scale")).astype(np.float32)
     companded = (decode_codes(codes, Integer(bits)).astype(np.float32) * scale).astype(np.float64)
-    return np.copysign(np.expm1(np.abs(companded) * math.log1p(_MU)) / _MU, companded).astype(np.float32)
+    values: NDArray[np.float32] = expanded(namespace_of(companded), companded).astype(np.float32)
+    return values
 
 
 # A table per row
@@ -138,10 +139,10 @@ def _encode_any4(blocks: NDArray[Any], fmt: Packed, request: Request) -> Fields:
     real = present(x, request)
     low = x.min(axis=-1, keepdims=True, where=real, initial=np.inf)
     high = x.max(axis=-1, keepdims=True, where=real, initial=-np.inf)
-    minimum = encode_values(low, FLOAT16, _NEAREST)
+    minimum = encode_values(low + 0.0, FLOAT16, _NEAREST)  # of zeros of both signs either may come first
     scale = encode_values((high - low) / 15, FLOAT16, _NEAREST)
     scales = decode_codes(scale, FLOAT16)
-    mapped = _over(x - decode_codes(minimum, FLOAT16), scales)
+    mapped = _over(x - decode_codes(minimum, FLOAT16), scales) + 0.0
     codes = np.zeros(x.shape, np.uint8)
     values = np.zeros((len(x), 16), np.uint16)
     for row, numbers in enumerate(mapped):

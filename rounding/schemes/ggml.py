@@ -7,6 +7,7 @@ inverses; `ggml_fp32_to_ue4m3` and `ggml_e8m0_to_fp32_half` of `src/ggml-impl.h`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -67,15 +68,18 @@ def _decode_centered(fields: Fields, fmt: Packed, bits: int) -> Float32:
     return (_loaded(fields) - np.float32(1 << bits - 1)) * half_values(fields["d"])
 
 
+def _first(x: Float32, place: Callable[..., NDArray[np.intp]]) -> Float32:
+    """Return the element at a place along the last axis, which decides between +0 and -0 as a loop in C."""
+    return np.take_along_axis(x, place(x, axis=-1)[..., None], axis=-1)
+
+
 def _encode_minimum(blocks: NDArray[Any], fmt: Packed, request: Request, bits: int) -> Fields:
     """Q4_1 and Q5_1: steps of (max - min) / (2^bits - 1) up from the minimum; NaN is passed over."""
     x, top = source(blocks, fmt, request), (1 << bits) - 1
     nan, infinity = np.isnan(x), np.float32(np.inf)
-    first = np.argmin(np.where(nan, infinity, x), axis=-1)[..., None]  # decides between +0 and -0 as a loop in C
-    low = np.take_along_axis(np.where(nan, infinity, x), first, axis=-1)
-    low = np.minimum(low, _FLOAT32_MAX)
-    high = np.maximum(np.where(nan, -infinity, x).max(axis=-1, keepdims=True), -_FLOAT32_MAX)
-    d = (high - low) / np.float32(top)
+    low: Float32 = np.minimum(_first(np.where(nan, infinity, x), np.argmin), _FLOAT32_MAX)
+    high: Float32 = np.maximum(_first(np.where(nan, -infinity, x), np.argmax), -_FLOAT32_MAX)
+    d: Float32 = (high - low) / np.float32(top)
     codes = _low_bits((x - low) * inverse(d) + np.float32(0.5), top)
     return {"d": half_codes(d), "m": half_codes(low), **_stored(codes, bits)}
 

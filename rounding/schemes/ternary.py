@@ -16,7 +16,7 @@ mean magnitude of the values kept. STQ1_0 of llama.cpp has the same codes, four 
 values 16 apart within 64, and the largest magnitude of 256 as scale; NaN counts neither for it nor as smallest.
 
 A group, row or tensor with NaN or infinity is NaN (STQ1_0: as said). Arithmetic is float64; the ridge regression is
-LAPACK's, so that a scale half-way between two float16 values may differ between machines.
+solved by elimination in a fixed order, so that every machine finds the same.
 Source: PTQTP, arXiv:2509.16989; Li et al., "Ternary Weight Networks", arXiv:1605.04711; Sherry, Tencent AngelSlim,
 `special_quantizer.py`; STQ1_0 of llama.cpp pull request 22836, `ggml-common.h` and `ggml-quants.c`.
 """
@@ -25,12 +25,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
+from operator import mul, truediv
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowp.formats.packed import Packed
+from lowp.rounding._ridge import solved
 from lowp.rounding.request import Request
 from lowp.rounding.schemes import Fields, Scheme
 from lowp.rounding.schemes.ggml_steps import half_codes, half_values
@@ -78,7 +80,7 @@ def _trit_table(planes: int) -> Float64:
 
 def _nearest_sums(w: Float64, scales: Float64, table: Float64) -> NDArray[np.uint8]:
     """Return for each value the row of `table` whose sum with the scales is nearest, the first of equally near ones."""
-    levels = scales @ table.T
+    levels = sum((scales[:, k, None] * table[:, k] for k in range(1, table.shape[-1])), scales[:, :1] * table[:, 0])
     w = np.clip(w, levels.min(axis=-1, keepdims=True), levels.max(axis=-1, keepdims=True))  # far off, distances tie
     rows = np.zeros(w.shape, np.uint8)
     best = np.abs(w - levels[:, :1])
@@ -91,9 +93,10 @@ def _nearest_sums(w: Float64, scales: Float64, table: Float64) -> NDArray[np.uin
 
 def _ridge_scales(w: Float64, rows: NDArray[np.uint8], table: Float64) -> Float64:
     """Return the scales that fit values to their trits best, (groups, planes)."""
-    trits = table[rows]
-    normal = np.einsum("gni,gnj->gij", trits, trits) + _RIDGE * np.eye(table.shape[-1])
-    return np.linalg.solve(normal, np.einsum("gni,gn->gi", trits, w)[..., None])[..., 0]
+    planes = range(table.shape[-1])
+    trits = [table[rows, k] for k in planes]
+    matrix = [[(trits[i] * trits[j]).sum(axis=-1) + _RIDGE * (i == j) for j in planes] for i in planes]
+    return np.stack(solved(matrix, [(t * w).sum(axis=-1) for t in trits], mul, truediv), axis=-1)
 
 
 def fit_planes(w: Float64, start: Float64, iterations: int = _ITERATIONS) -> Float64:

@@ -1,7 +1,8 @@
 """Bit-exact emulation of low-precision number formats, and what they cost on hardware.
 
 Verbs: `quantize`, `encode`, `decode`; arithmetic in a format: `array`, `add`, `dot`, `exp`, ...; whole programs:
-`Recipe`, `every_operation`, and `emulate` in `lowp.torch` and `lowp.jax`; formats: `parse`, `values`, `lowp.formats`;
+`Recipe`, `every_operation`, and `emulate` in `lowp.torch` and `lowp.jax`; sums as hardware makes them: `matmul`,
+`Accumulator`, `matrix_unit`; formats: `parse`, `values`, `lowp.formats`;
 the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; hardware costs: `lowp.hw`; accuracy against
 cost: `study`.
 """
@@ -21,8 +22,11 @@ from lowp._errors import (
     RangeError,
 )
 from lowp.emulation import (
+    Accumulator,
+    Alignment,
     Cast,
     GaussTable,
+    MatrixUnit,
     Recipe,
     Report,
     Rule,
@@ -40,6 +44,9 @@ from lowp.emulation import (
     fmod,
     log,
     log2,
+    matmul,
+    matrix_unit,
+    matrix_units,
     maximum,
     minimum,
     multiply,
@@ -72,6 +79,8 @@ from lowp.formats import (
 from lowp.rounding import Encoded, decode, encode, exact, hadamard, quantize
 
 if TYPE_CHECKING:
+    from lowp.emulation.accumulator_bounds import prove_no_overflow, safe_width
+    from lowp.emulation.sum_report import SumReport
     from lowp.studies import study
     from lowp.vector_files import vectors
 
@@ -79,6 +88,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LNS",
+    "Accumulator",
+    "Alignment",
     "ArgumentError",
     "ArgumentTypeError",
     "Block",
@@ -93,6 +104,7 @@ __all__ = [
     "FormatError",
     "GaussTable",
     "Integer",
+    "MatrixUnit",
     "Packed",
     "Posit",
     "PrecisionWarning",
@@ -101,6 +113,7 @@ __all__ = [
     "Report",
     "Rule",
     "ScalarFormat",
+    "SumReport",
     "Takum",
     "add",
     "array",
@@ -121,6 +134,9 @@ __all__ = [
     "hadamard",
     "log",
     "log2",
+    "matmul",
+    "matrix_unit",
+    "matrix_units",
     "maximum",
     "minimum",
     "multiply",
@@ -128,9 +144,11 @@ __all__ = [
     "next_up",
     "parse",
     "power",
+    "prove_no_overflow",
     "quantize",
     "remainder",
     "rounding",
+    "safe_width",
     "sin",
     "sqrt",
     "study",
@@ -143,8 +161,20 @@ __all__ = [
 ]
 
 
+#: Names that are loaded when they are first asked for, and where they are.
+_LATER = {
+    "SumReport": "lowp.emulation.sum_report",
+    "prove_no_overflow": "lowp.emulation.accumulator_bounds",
+    "safe_width": "lowp.emulation.accumulator_bounds",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the study and the test vectors when they are first asked for: `import lowp` loads NumPy and little else."""
+    """Load what not everyone needs when it is first asked for: `import lowp` loads NumPy and little else."""
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(_LATER[name]), name)
     if name == "study":
         from lowp.studies import study
 

@@ -18,6 +18,9 @@ from lowp.emulation import Cast, Recipe, Report, Rule
 from lowp.emulation import jax_optim as optim
 from lowp.emulation._jax_emulate import Emulated, emulate, every_operation
 from lowp.emulation._jax_stateful import emulate_with_state
+from lowp.emulation._jax_unit import matmul as _matmul
+from lowp.emulation.accumulator import Accumulator
+from lowp.emulation.matrix_units import MatrixUnit
 from lowp.formats import Format
 from lowp.rounding import Encoded
 from lowp.rounding._jax import decode_array, encode_array, quantize_array
@@ -39,6 +42,7 @@ __all__ = [
     "encode",
     "every_operation",
     "lsq_quantize",
+    "matmul",
     "optim",
     "quantize",
     "register_gradient",
@@ -59,7 +63,6 @@ def quantize(
     gradient: str = "straight_through",
     shard: Shard | None = None,
     axis_name: Any = None,
-    callback: bool = False,
 ) -> Any:
     """Round an array to the values of a format, once; the same bits as `lowp.quantize` gives for the same numbers.
 
@@ -85,8 +88,6 @@ def quantize(
         shard: Where `x` lies in a larger array, whose random bits it then takes: inside `shard_map`.
         axis_name: Inside `shard_map`, the mesh axis or axes over which the array is spread, so that the scale of a
             whole tensor is that of all shards.
-        callback: Whether a traced program may call back to the host for what no array code does: wide logarithmic
-            formats, stochastic modes of logarithmic ones, packed formats that search. NumPy rounds concrete arrays.
 
     Returns:
         An array of the shape and dtype of `x`.
@@ -105,7 +106,7 @@ def quantize(
         [1.0, 0.0]
     """
     return quantize_array(
-        x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan, gradient, shard, axis_name, callback
+        x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan, gradient, shard, axis_name
     )
 
 
@@ -179,3 +180,48 @@ def lsq_quantize(x: Any, scale: Any, fmt: str | Format, rounding: str = "ties_to
         1.9777
     """
     return lsq_quantize_array(x, scale, fmt, rounding, **options)
+
+
+def matmul(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    unit: str | MatrixUnit | None = None,
+    *,
+    accumulator: Accumulator | str | Format | None = None,
+    fmt: str | Format | None = None,
+    trace: bool = False,
+    callback: bool = False,
+) -> Any:
+    """Return `a @ b + c`, summed as a matrix unit or an accumulator does; the same bits as `lowp.matmul`.
+
+    Arrays on the CPU whose numbers can be looked at are summed by the NumPy kernels. Under `jit`, `vmap`, `grad` and
+    `shard_map` everything is array code, without callbacks, and a value that an operand's format does not have becomes
+    NaN. Gradients and tangents are those of the plain product (straight-through); scales of encoded operands get none.
+
+    Args:
+        a: Array of shape (..., m, k) or (k,), or `lowp.Encoded` codes whose blocks run along the last axis.
+        b: Array of shape (..., k, n) or (k,); blocks run along the axis of k.
+        c: Addend of shape (..., m, n), or None for +0.
+        unit: A matrix unit or its name, see `lowp.matrix_units()`.
+        accumulator: An `Accumulator` in place of a unit, or a format for one that adds in it.
+        fmt: Format that results are rounded to in the end, once more.
+        trace: Return a `SumReport` with the result; not while JAX traces.
+        callback: Whether a traced program may call back to the host for what no array code does: sums that are wider
+            than float64 (quires, Kulisch accumulators), lanes of alignments (CDNA3), products of float64 numbers.
+
+    Returns:
+        An array of float32 where that holds the results' format, else of float64.
+
+    Raises:
+        ArgumentError: As `lowp.matmul`; also results that need float64 without `jax_enable_x64`, and, while JAX traces,
+            what array code does not have.
+        ArgumentTypeError, FormatError: As `lowp.matmul`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> a = quantize(jnp.full((1, 4096), 0.0625), "float8_e4m3fn")
+        >>> jax.jit(lambda a: matmul(a, a.T, unit="hopper/wgmma_m64n8k32/e4m3_e4m3/f32"))(a).tolist()
+        [[16.0]]
+    """
+    return _matmul(a, b, c, unit=unit, accumulator=accumulator, fmt=fmt, trace=trace, callback=callback)

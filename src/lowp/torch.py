@@ -16,6 +16,9 @@ from lowp.emulation import Cast, Recipe, Rule
 from lowp.emulation import torch_optim as optim
 from lowp.emulation._torch_emulate import Emulated, emulate, every_operation
 from lowp.emulation._torch_mode import Emulation
+from lowp.emulation._torch_unit import matmul as _matmul
+from lowp.emulation.accumulator import Accumulator
+from lowp.emulation.matrix_units import MatrixUnit
 from lowp.formats import Format
 from lowp.rounding import Encoded, decode
 from lowp.rounding._torch import encode_tensor, quantize_tensor
@@ -38,6 +41,7 @@ __all__ = [
     "every_operation",
     "lsq_quantize",
     "lsq_scale",
+    "matmul",
     "optim",
     "quantize",
     "register_gradient",
@@ -182,3 +186,46 @@ def lsq_scale(x: torch.Tensor, fmt: str | Format, axis: int | tuple[int, ...] | 
         1.0328
     """
     return lsq_scale_tensor(x, fmt, axis)
+
+
+def matmul(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    unit: str | MatrixUnit | None = None,
+    *,
+    accumulator: Accumulator | str | Format | None = None,
+    fmt: str | Format | None = None,
+    trace: bool = False,
+) -> Any:
+    """Return `a @ b + c`, summed as a matrix unit or an accumulator does; the same bits as `lowp.matmul`.
+
+    One operator to torch (`torch.ops.lowp.matmul`): torch.compile keeps it in the graph, `torch.func` transforms it.
+    Backward, the gradient is that of the plain product (straight-through), in the dtype of the result; scales of
+    encoded operands get none. CPU tensors are summed by the NumPy kernels; those of other devices there, where array
+    code has the unit, and otherwise on the CPU. Under `torch.func.vmap` every example is summed as it would be alone.
+
+    Args:
+        a: Tensor of shape (..., m, k) or (k,), or `lowp.Encoded` codes whose blocks run along the last axis.
+        b: Tensor of shape (..., k, n) or (k,); blocks run along the axis of k.
+        c: Addend of shape (..., m, n), or None for +0.
+        unit: A matrix unit or its name, see `lowp.matrix_units()`.
+        accumulator: An `Accumulator` in place of a unit, or a format for one that adds in it.
+        fmt: Format that results are rounded to in the end, once more.
+        trace: Return a `SumReport` with the result; not while torch compiles or transforms.
+
+    Returns:
+        A tensor of float32 where that holds the results' format, else float64.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, FormatError: As `lowp.matmul`; operands on different devices.
+
+    Example:
+        >>> import torch
+        >>> a = quantize(torch.full((1, 4096), 0.0625), "float8_e4m3fn").requires_grad_()
+        >>> y = matmul(a, a.T, unit="hopper/wgmma_m64n8k32/e4m3_e4m3/f32")
+        >>> y.backward()
+        >>> y.item(), a.grad[0, 0].item()
+        (16.0, 0.125)
+    """
+    return _matmul(a, b, c, unit=unit, accumulator=accumulator, fmt=fmt, trace=trace)

@@ -183,3 +183,15 @@ def test_conjugate_gradients_in_a_compiled_loop_equal_the_loop_in_numpy(rng):
 def test_bad_arguments(call, match):
     with pytest.raises(lowp.Error, match=match):
         call()
+
+
+def test_magnitudes_of_complex_numbers_are_rounded() -> None:
+    low = every_operation(lambda x: jax.numpy.abs(jax.numpy.fft.fft(x)), "bfloat16")
+    y = np.asarray(low(jax.numpy.arange(1.0, 9.0)))
+    assert np.array_equal(lowp.quantize(y, "bfloat16"), y)
+
+
+def test_an_excluded_pattern_that_matches_nothing_is_told_of() -> None:
+    low = every_operation(lambda x: x + 1, "bfloat16", exclude=["multiply"])
+    low(jax.numpy.ones(2))
+    assert any("multiply" in str(remark) for remark in low.report.remarks)

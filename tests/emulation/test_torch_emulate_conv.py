@@ -23,6 +23,11 @@ def q(x: Any, fmt: str, axis: int) -> Any:
     return torch.from_numpy(lowp.quantize(x.detach().numpy(), fmt, axis=axis))
 
 
+def by_groups(x: Any, fmt: str, axis: int, at: int, groups: int) -> Any:
+    """Round each group by itself: groups lie along `at`."""
+    return torch.cat([q(part, fmt, axis) for part in x.detach().chunk(groups, at)], at)
+
+
 def heavy(*shape: int) -> Any:
     return torch.randn(shape) * torch.exp2(2 * torch.randn(shape))
 
@@ -52,13 +57,14 @@ def test_the_six_operands_of_a_convolution(case: str, fmt: str) -> None:
     g = heavy(*y.shape)
     y.backward(g)
     axis_in, axis_out = (0, 1) if "transpose" in name else (1, 0)
-    assert torch.equal(y, run_conv(q(x, fmt, 1), q(w, fmt, axis_in), bias, **options))
+    n = options.get("groups", 1)
+    assert torch.equal(y, run_conv(by_groups(x, fmt, 1, 1, n), by_groups(w, fmt, axis_in, 0, n), bias, **options))
 
     def gradients(x: Any, w: Any, g: Any) -> tuple[Any, Any]:
         x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
         return torch.autograd.grad(run_conv(x, w, **options), (x, w), g)
 
-    assert torch.equal(x.grad, gradients(x, q(w, fmt, axis_out), q(g, fmt, 1))[0])
+    assert torch.equal(x.grad, gradients(x, by_groups(w, fmt, axis_out, 0, n), by_groups(g, fmt, 1, 1, n))[0])
     assert torch.equal(w.grad, gradients(q(x, fmt, 0), w, q(g, fmt, 0))[1])
     torch.testing.assert_close(bias.grad, g.sum((0, *range(2, g.ndim))), rtol=1e-4, atol=1e-3)
     assert len(run.report.find(operation="conv")) == 6

@@ -219,3 +219,23 @@ def test_bad_arguments() -> None:
         every_operation("mxfp4")
     with pytest.raises(lowp.ArgumentError, match="rounding"):
         every_operation("bfloat16", rounding="nearst")
+
+
+def test_complex_numbers_are_rounded_by_their_parts() -> None:
+    def rounded(t: Any) -> bool:
+        parts = torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+        return torch.equal(lowp.quantize(parts, "bfloat16"), parts)
+
+    x = torch.randn(16, dtype=torch.complex64, requires_grad=True)
+    with every_operation("bfloat16") as run:
+        spectrum = torch.fft.fft(x)
+        product = spectrum * spectrum.conj() / 3
+        product += 0.1j
+        size = spectrum.abs()
+        (product.abs() + size).sum().backward()
+    assert all(rounded(t) for t in (spectrum, product, size, x.grad))
+    assert {"fft_c2c", "mul", "abs"} <= {row.operation for row in run.report.rows}
+    one = torch.complex(torch.full((4000,), 1 + 2.0**-9), torch.full((4000,), 1 + 2.0**-9))
+    with every_operation("bfloat16", rounding="stochastic"):
+        same = one * 1
+    assert 0.3 < (same.real != same.imag).float().mean() < 0.45  # two draws of 1 in 4 differ in 3 of 8 cases

@@ -79,7 +79,7 @@ class Net(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::lowp.PrecisionWarning")  # of a recipe that is biased as published
-@pytest.mark.parametrize("name", Recipe.names())
+@pytest.mark.parametrize("name", [n for n in Recipe.names() if not Recipe.named(n).cast("accumulator").unit])
 def test_a_linear_layer_under_a_named_recipe(name: str) -> None:
     recipe = Recipe.named(name)
     net = Net()

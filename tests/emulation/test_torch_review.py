@@ -261,18 +261,39 @@ def test_padded_batches_of_a_fast_path_and_odd_layers() -> None:
     torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
 
 
+_TILED = "block[float4_e2m1fn,4x4,float8_e8m0fnu]"
+
+
+@pytest.mark.parametrize("fmt", ["mxfp4", "int4_row", _TILED])
 @pytest.mark.parametrize("case", ["groups", "transposed"])
-def test_grouped_convolutions_by_hand(case: str) -> None:
+def test_grouped_convolutions_are_as_many_convolutions(case: str, fmt: str) -> None:
     transposed = case == "transposed"
     function = functional.conv_transpose1d if transposed else functional.conv1d
-    x, w = torch.randn(2, 6, 9, requires_grad=True), nn.Parameter(torch.randn(6, 2, 3))
+    x, w = torch.randn(3, 18, 9, requires_grad=True), nn.Parameter(torch.randn(18, 6, 3))
     g = torch.randn_like(function(x, w, groups=3))
-    with lt.emulate("mxfp4"):
+    with lt.emulate(fmt):
         y = function(x, w, groups=3)
         y.backward(g)
-    axis = 0 if transposed else 1
-    assert torch.equal(y, function(_q(x, "mxfp4", 1), _q(w, "mxfp4", axis), groups=3))
+    for i in range(3):
+        part = x.detach()[:, 6 * i : 6 * i + 6].clone().requires_grad_()
+        kernel = nn.Parameter(w.detach()[6 * i : 6 * i + 6].clone())
+        with lt.emulate(fmt):
+            z = function(part, kernel)
+            z.backward(g[:, 6 * i : 6 * i + 6])
+        assert torch.allclose(y[:, 6 * i : 6 * i + 6], z, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(x.grad[:, 6 * i : 6 * i + 6], part.grad, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(w.grad[6 * i : 6 * i + 6], kernel.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_rotations_of_grouped_convolutions_stay_in_their_groups() -> None:
+    x, w = torch.randn(16, 16, 5, requires_grad=True), nn.Parameter(torch.randn(16, 8, 3))
+    turned = {"format": "float32", "hadamard": 8, "signs": "random"}
+    recipe = Recipe(forward={"weight": turned, "activation": turned}, grad_input={"weight": turned, "gradient": turned})
+    with lt.emulate(recipe):
+        y = functional.conv1d(x, w, groups=2)
+        y.square().sum().backward()
     other = x.detach().clone().requires_grad_()
-    z = function(other, _q(w, "mxfp4", 1 - axis), groups=3)
-    (dx,) = torch.autograd.grad(z, other, _q(g, "mxfp4", 1))
-    assert torch.equal(x.grad, dx)
+    z = functional.conv1d(other, w.detach(), groups=2)
+    z.square().sum().backward()
+    torch.testing.assert_close(y, z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x.grad, other.grad, rtol=1e-4, atol=1e-3)

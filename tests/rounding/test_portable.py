@@ -264,10 +264,6 @@ class TestHonestErrors:
             _portable.quantize_values(_portable.namespace_of(x), x, fmt, request(call, "keep"))
         return str(error.value)
 
-    def test_stochastic_logarithms(self) -> None:
-        assert "use lowp.quantize" in self.refused(lowp.parse("lns8_f3"), ("stochastic_a", "saturate", None))
-        assert "more than 16 bits" in self.refused(lowp.parse("takum32_log"), ("rne", "saturate", None))
-
     def test_fixed_point_beyond_float64(self) -> None:
         assert "more than 53 bits" in self.refused(lowp.Fixed(60, 3), ("rne", "saturate", None))
 

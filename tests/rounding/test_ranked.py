@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lowp
+from lowp.formats import LNS
 from lowp.formats.exact_real import Real, to_float64
 from lowp.formats.ranked import RankedFormat
 from lowp.rounding import exact, exact_block
@@ -284,3 +285,13 @@ def test_blocks_scale_to_the_end_of_the_most_precise_range(name: str, target: fl
     encoded = lowp.encode(x, lowp.Block(name, 32, "float32"))
     for row, scale, codes in zip(x.tolist(), encoded.scales[:, 0], encoded.codes.tolist(), strict=True):
         assert (int(scale), codes, None) == exact_block.encode_block(row, name, "float32", "round")
+
+
+def test_values_far_beyond_float64() -> None:
+    """The ends are 2^(2^30) and its inverse: compared without writing them out."""
+    x = np.array([5e-324, -1e-310, 0.0, 3.0, 1e308, -np.inf])
+    for fmt in (LNS(32, 0), LNS(40, 0, signed_exponent=False), LNS(64, 0, linear=True)):
+        for mode in ("ties_to_even", "toward_positive"):
+            codes = lowp.encode(x, fmt, mode).codes
+            assert codes.tolist() == [lowp.exact.encode(v, fmt, rounding=mode) for v in x.tolist()]
+    assert lowp.decode(lowp.encode(x[3:], LNS(32, 0)), dtype=np.float64).tolist() == [4.0, 2.0**1023, -np.inf]

@@ -113,6 +113,17 @@ class TestSameBitsAsNumPy:
                 how = {"overflow": overflow, "nan": nan}
                 assert same(lowp.quantize(x, name, **how), tensor_of(lowp.quantize(x.numpy(), name, **how))), how
 
+    @pytest.mark.parametrize("name", ["int8", "uint4", "fixed8_4"])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    def test_every_overflow_mode_of_integers(self, name: str, dtype: Any) -> None:
+        x = torch.tensor([-300.0, -128.0, -127.0, -8.0, -7.9, -0.0, 7.5, 127.0, 128.0, 300.0]).to(dtype)
+        wide = x.to(torch.float64).numpy()
+        for overflow in ("saturate", "saturate_zero", "saturate_symmetric", "wrap", "wrap_sign_magnitude"):
+            if overflow == "wrap_sign_magnitude" and name == "uint4":
+                continue
+            wanted = torch.from_numpy(lowp.quantize(wide, name, overflow=overflow)).to(dtype)
+            assert same(lowp.quantize(x, name, overflow=overflow), wanted), overflow
+
     @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
     @pytest.mark.parametrize("name", ["float8_e4m3fn", "int4", "nf4", "mxfp4", "int4_g32"])
     def test_integers_give_float64(self, dtype: Any, name: str) -> None:

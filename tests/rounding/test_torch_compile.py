@@ -1,5 +1,6 @@
 """Tensors under torch.compile: one graph, the bits of eager mode; and operators that pass torch's own checks."""
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -11,10 +12,13 @@ torch = pytest.importorskip("torch")
 
 import lowp.torch as lt  # noqa: E402  (only where torch is)
 from lowp.formats.packed import Packed  # noqa: E402
-from lowp.rounding import _torch_plain  # noqa: E402
+from lowp.rounding import _torch_codes, _torch_plain  # noqa: E402
 from lowp.rounding._format_keys import format_of, key_of  # noqa: E402
 from lowp.rounding._torch_calls import Call, flat, how, unflat  # noqa: E402
 from lowp.rounding._torch_plain import portable_on_cpu  # noqa: E402
+from tests.covering import slow, usual  # noqa: E402
+from tests.rounding.test_portable_packed import FORMATS as PACKED  # noqa: E402
+from tests.rounding.test_portable_packed import KINDS, modes  # noqa: E402
 from tests.rounding.test_torch import input_of, same  # noqa: E402
 
 #: torch loads its own deprecated compiler when forward-mode differentiation, or inductor, is first used.
@@ -260,6 +264,21 @@ class TestInductor:
         assert "lowp.quantize" in "".join(code)
         assert torch.equal(whole, got)
 
+    @pytest.mark.parametrize(
+        ("name", "rounding"),
+        [("ggml_q4_k", "ties_to_even"), ("takum32_log", "ties_to_even"), ("lns8_f3", "stochastic_b")],
+    )
+    def test_long_code_stays_one_operation(self, name: str, rounding: str) -> None:
+        x = numbers(2, 64)
+
+        def f(v: Any) -> Any:
+            return lt.quantize(v * 3, name, rounding, seed=5) + 1
+
+        with portable_on_cpu():
+            got, code = torch._inductor.utils.run_and_get_code(compiled(f, "inductor"), x)
+        assert "lowp.quantize" in "".join(code)
+        assert torch.equal(got, f(x))
+
 
 class TestPortable:
     """What runs on other devices, on this one."""
@@ -276,10 +295,43 @@ class TestPortable:
                 assert found.pack().tolist() == codes.pack().tolist()
                 assert same(lt.decode(found), wanted)
 
+    @pytest.mark.parametrize("name", [(usual if name in KINDS else slow)(name) for name in PACKED])
+    def test_packed_formats(self, name: str) -> None:
+        x = numbers(8, 160, scale=30).to(torch.bfloat16 if name == "dfloat11" else torch.float32)
+        for rounding in modes(PACKED[name])[:2]:
+            wanted, codes = lt.quantize(x, name, rounding, seed=3), lt.encode(x, name, rounding, seed=3)
+            with portable_on_cpu():
+                assert same(lt.quantize(x, name, rounding, seed=3), wanted)
+                found = lt.encode(x, name, rounding, seed=3)
+                assert found.pack().tolist() == codes.pack().tolist()
+                assert same(lt.decode(found), lt.decode(codes))
+
     def test_it_is_what_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, formats = numbers(2, 64), ("takum32_log", "ggml_q4_k", "hif4")
+        wanted = [lt.quantize(x, name) for name in formats]
+        codes = [lt.encode(x, name) for name in formats]
         monkeypatch.setattr(_torch_plain, "quantize_on_cpu", None)
+        monkeypatch.setattr(_torch_codes, "numbers", None)
         with portable_on_cpu():
             assert lt.quantize(torch.tensor([464.0, -0.1]), "fp8").tolist() == [448.0, -0.1015625]
+            for name, values, encoded in zip(formats, wanted, codes, strict=True):
+                assert same(lt.quantize(x, name), values)
+                assert torch.equal(lt.encode(x, name).codes, encoded.codes)
+                assert same(lt.decode(encoded), values)
+                assert lt.quantize(x.to(torch.float8_e5m2), name).dtype == torch.float8_e5m2
+
+    def test_packed_formats_refuse_what_they_refuse_on_the_cpu(self) -> None:
+        x = numbers(2, 64)
+        x[0, 0] = float("nan")
+        for place in (contextlib.nullcontext, portable_on_cpu):
+            with place():
+                with pytest.raises(lowp.RangeError, match="x holds NaN"):
+                    lt.quantize(x, "ggml_q4_k", nan="error")
+                with pytest.raises(lowp.ArgumentError, match="nan='max' needs a format"):
+                    lt.quantize(x, "ggml_q4_k", nan="max")
+                with pytest.raises(lowp.ArgumentError, match="rounds as ggml does"):
+                    lt.quantize(x, "ggml_q4_k", "stochastic")
+                assert bool(lt.quantize(x, "ggml_q8_0", nan="zero").isfinite().all())
 
     def test_policies_shapes_and_masks(self) -> None:
         x = numbers(6, 70, scale=200)

@@ -8,6 +8,7 @@ import pytest
 from lowp import FormatError, PrecisionWarning
 from lowp.formats import Packed, parse
 from lowp.rounding import decode, encode, quantize
+from lowp.rounding.schemes.hlq import least_squares
 from tests.rounding.schemes.scaled import check_round_trip, gauss, relative_error, stored_bits
 
 
@@ -113,3 +114,18 @@ def test_names() -> None:
     for name in ("hlq0_g64", "hlq5_g64", "hlq2_g0"):
         with pytest.raises(FormatError):
             parse(name)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_the_smallest_solution_where_codes_are_missing(bits: int) -> None:
+    """Groups that leave codes out have singular matrices; groups too large for 64-bit integers have longer ones."""
+    rng = np.random.default_rng(bits)
+    for used in range(1, 1 << bits):
+        w = rng.standard_normal((1, 40))
+        codes = rng.choice(rng.permutation(1 << bits)[:used], w.shape).astype(np.uint8)
+        rows = np.array([[*(code >> k & 1 for k in range(bits)), 1] for code in codes[0]], float)
+        found = least_squares(w, codes, np.ones(w.shape, bool), bits)
+        np.testing.assert_allclose(found[0], np.linalg.pinv(rows) @ w[0], rtol=1e-9, atol=1e-12)
+        copies = [np.tile(part, (1, 300)) for part in (w, codes)]
+        long = least_squares(copies[0], copies[1], np.ones(copies[0].shape, bool), bits)
+        np.testing.assert_allclose(long, found, rtol=1e-9, atol=1e-12)

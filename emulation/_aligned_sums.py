@@ -1,0 +1,266 @@
+"""Aligned sums of products of whole arrays: plans and tiles for the kernels, on all cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp.emulation import _aligned_kernels as kernels
+from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
+from lowp.emulation._side import Side
+from lowp.emulation._stored_plan import StoredPlan, stored_plan
+from lowp.formats.float_format import Float
+from lowp.formats.spec import ScalarFormat
+from lowp.rounding._threads import split
+from lowp.rounding.modes import rounding
+
+if TYPE_CHECKING:
+    from lowp.emulation.accumulator import Accumulator
+
+_NEVER = 1 << 24
+#: No reference exponent is below this, far below any product's; powers of two beside it stay in float64's range.
+_LEAST_REFERENCE = -900
+_LEAST_BIT = -960
+_WAYS = {
+    "toward_zero": kernels.TRUNCATED,
+    "ties_to_even": kernels.NEAREST,
+    "toward_negative": kernels.DOWN,
+    "toward_positive": kernels.UP,
+}
+_WIDTH = 128
+#: The exponent of zero where exponents have 16 bits.
+_ABSENT = -(1 << 13)
+
+
+class AlignedPlan(NamedTuple):
+    """What the kernels need to know of an accumulator and its operands, as integers."""
+
+    rows: int  # rows of each item of the batch
+    group: int
+    fraction_bits: int
+    floor: int
+    cut: int  # the cut's truth table
+    sum_cut: int
+    zero_exponent: int
+    first_least_exponent: int  # of the addend's format, then of the running sum's
+    least_exponent: int
+    right: int  # a product is cut so many bits more than its exponent is below the reference
+    product_bits: int
+    lanes: int
+    after: int
+    sum_bits: int
+    running_bits: int
+    result_bits: int  # -1: all
+    running_reach: int  # -1: any
+    product_limit: int
+    scaled_group: int  # 0: none
+    element_exponent: int
+    special: int
+    way: int
+    most_power: int
+    power_bias: int
+    power_shift: int
+
+
+def run(a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat) -> NDArray[Any]:
+    """Return the running sums after all terms; arrays are (batch, rows, terms), (batch, terms, columns)."""
+    alignment = accumulator.alignment
+    assert alignment is not None
+    if not a.values.shape[2] or not c.size:
+        return c.copy()
+    if accumulator.subnormal_inputs != "keep":
+        return _flushed(a, b, c, accumulator, c_format)
+    left, right = factors(a.values, a.format), factors(b.values, b.format)
+    scales = None
+    if alignment.scaled_group:
+        scales = _grouped_scales(a, -1, alignment.scaled_group), _grouped_scales(b, -2, alignment.scaled_group)
+    elif a.scales is not None and b.scales is not None:
+        left = scaled(left, factors(a.spread_scales(-1), _format_of_scales(a)))
+        right = scaled(right, factors(b.spread_scales(-2), _format_of_scales(b)))
+    stored = stored_plan(
+        accumulator.format, accumulator.rounding, accumulator.overflow, accumulator.subnormal_results == "zero",
+        accumulator.signed_zero,
+    )  # fmt: skip
+    plan = _plan(accumulator, (a, b), (left, right), scales, c_format)
+    dtype = _dtype(plan, left, right, stored) if scales is None else None
+    return _Sums(plan, stored, left, right, scales, (a, b), dtype).run(c)
+
+
+def _flushed(
+    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat
+) -> NDArray[Any]:
+    """Return the running sums where subnormal operands and running sums are read as zero: step by step."""
+    plain = replace(accumulator, subnormal_inputs="keep")
+    a, b = (x._replace(values=without_subnormals(x.values, x.format)) for x in (a, b))
+    fmt = c_format
+    for first in range(0, a.values.shape[2], accumulator.group):
+        part = slice(first, first + accumulator.group)
+        c = run(a.taken(part, 2), b.taken(part, 1), without_subnormals(c, fmt), plain, fmt)
+        fmt = accumulator.format  # type: ignore[assignment]
+    return c
+
+
+def without_subnormals(x: NDArray[np.float64], fmt: ScalarFormat) -> NDArray[np.float64]:
+    """Return numbers of a format with its subnormal ones zero; in aligned sums zeros have no sign."""
+    if not isinstance(fmt, Float) or not fmt.subnormals:
+        return x
+    return np.where(np.abs(x) < fmt.smallest_normal, 0.0, x)
+
+
+def _grouped_scales(side: Side, axis: int, group: int) -> Factors:
+    """Return one scale for each scaled group."""
+    each = side.spread_scales(axis)
+    return factors(each.take(np.arange(0, each.shape[axis], group), axis), _format_of_scales(side))
+
+
+def _format_of_scales(side: Side) -> ScalarFormat:
+    assert side.scale_format is not None
+    return side.scale_format
+
+
+def _plan(
+    accumulator: Accumulator, sides: tuple[Side, Side], numbers: tuple[Factors, Factors], scales: Any, c_format: Any
+) -> AlignedPlan:
+    alignment = accumulator.alignment
+    assert alignment is not None
+    product_bits = numbers[0].fraction_bits + numbers[1].fraction_bits
+    element_exponent = 0
+    if scales is not None:
+        product_bits += scales[0].fraction_bits + scales[1].fraction_bits
+        element_exponent = sum(least_exponent(s.format) for s in sides)
+    zero = alignment.zero_exponent
+    return AlignedPlan(
+        rows=sides[0].values.shape[1],
+        group=accumulator.group,
+        fraction_bits=alignment.fraction_bits,
+        floor=int(alignment.cut == "toward_negative"),
+        cut=rounding(alignment.cut).table,
+        sum_cut=rounding(alignment.sum_cut).table,
+        zero_exponent=_LEAST_REFERENCE if zero is None else zero,
+        first_least_exponent=least_exponent(c_format),
+        least_exponent=least_exponent(accumulator.format),  # type: ignore[arg-type]
+        right=product_bits - element_exponent - alignment.fraction_bits,
+        product_bits=product_bits,
+        lanes=alignment.lanes,
+        after=int(alignment.running_sum == "after"),
+        sum_bits=alignment.sum_fraction_bits or 0,
+        running_bits=alignment.running_fraction_bits or 0,
+        result_bits=-1 if alignment.result_fraction_bits is None else alignment.result_fraction_bits,
+        running_reach=-1 if alignment.running_reach is None else alignment.running_reach,
+        product_limit=_NEVER if alignment.product_limit is None else alignment.product_limit,
+        scaled_group=alignment.scaled_group or 0,
+        element_exponent=element_exponent,
+        special=int(any(n.finite is not None for n in (*numbers, *(scales or ())))),
+        way=_WAYS.get(accumulator.rounding, -1),
+        most_power=0,
+        power_bias=0,
+        power_shift=0,
+    )
+
+
+def _dtype(plan: AlignedPlan, left: Factors, right: Factors, stored: StoredPlan) -> type | None:
+    """Return the floating-point type in which `aligned_columns` is exact; None: none is."""
+    plain = plan.lanes == 1 and not plan.after and plan.result_bits < 0 and plan.product_limit == _NEVER
+    toward = plan.cut in (rounding("toward_zero").table, rounding("toward_negative").table)
+    if not (plain and toward and plan.way >= 0 and not stored.parity_of_exponent and not stored.wrap_bits):
+        return None
+    if stored.least_bit < _LEAST_BIT or stored.smallest_normal > 0 or stored.precision > 53:
+        return None
+    bits = plan.fraction_bits + 2 + (plan.group - 1).bit_length()
+    spread = max(_reach(left), _reach(right))
+    product = left.fraction_bits + right.fraction_bits + 2
+    if max(bits, product) <= 24 and spread <= 40:
+        return np.float32
+    return np.float64 if max(bits, product) <= 52 and spread <= 400 else None
+
+
+def _reach(x: Factors) -> int:
+    """Return the largest magnitude of an exponent, last bits included."""
+    used = x.exponents[x.exponents != ZERO_EXPONENT]
+    return int(np.abs(used).max(initial=0)) + x.fraction_bits
+
+
+class _Sums:
+    """Operands in the kernels' shapes."""
+
+    def __init__(self, plan: AlignedPlan, stored: StoredPlan, left: Factors, right: Factors, scales: Any,
+                 sides: tuple[Side, Side], dtype: type | None) -> None:  # fmt: skip
+        if dtype is not None:
+            bias, shift = (127, 23) if dtype is np.float32 else (1023, 52)
+            plan = plan._replace(most_power=bias - 1, power_bias=bias, power_shift=shift)
+        self.plan, self.stored, self.dtype = plan, stored, dtype
+        self.left, self.right, self.scales, self.sides = left, right, scales, sides
+        columns = sides[1].values.shape[2]
+        self.width = min(_WIDTH, -(-columns // 8) * 8)
+
+    def run(self, c: NDArray[np.float64]) -> NDArray[Any]:
+        batch, rows, columns = c.shape
+        state = _tiled(c.reshape(1, batch * rows, columns), self.width)[0].transpose(1, 0, 2).copy()
+        specials = self._specials()
+        a: tuple[NDArray[Any], ...]
+        b: tuple[NDArray[Any], ...]
+        if self.dtype is not None:
+            left, right = (np.maximum(x.exponents, _ABSENT) for x in (self.left, self.right))
+            a = self._flat(self.left.numbers, self.dtype), self._flat(left, np.int16)
+            b = self._tiles(self.right.numbers, self.dtype), self._tiles(right, np.int16, _ABSENT)
+        else:
+            a, b = self._general(self.left, self._flat, 0), self._general(self.right, self._tiles, 1)
+
+        def work(start: int, stop: int) -> None:
+            span = (start // unit, stop // unit)
+            if self.dtype is None:
+                kernels.aligned_general(span, a, b, specials, self.plan, self.stored, state)
+                return
+            powers = np.zeros(self.width, self.dtype)
+            narrow = np.zeros(self.width, self.dtype), powers, powers.view(f"i{powers.itemsize}")
+            kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, narrow, state)
+
+        unit = max(self.sides[0].values.shape[2] * columns, 1)  # `split` counts multiply-adds
+        split(batch * rows * unit, work, unit)
+        whole = state.transpose(1, 0, 2)[None]
+        return _untiled(whole, columns).reshape(batch, rows, columns)
+
+    def _flat(self, x: NDArray[Any], dtype: Any, _fill: Any = 0) -> NDArray[Any]:
+        return np.ascontiguousarray(x.reshape(-1, x.shape[2]), dtype)
+
+    def _tiles(self, x: NDArray[Any], dtype: Any, fill: Any = 0) -> NDArray[Any]:
+        return _tiled(x.astype(dtype, copy=False), self.width, fill)
+
+    def _general(self, x: Factors, shape: Any, side: int) -> tuple[NDArray[Any], ...]:
+        parts = shape(x.significands, np.int64), shape(x.exponents, np.int32, ZERO_EXPONENT)
+        if self.scales is None:
+            empty = np.zeros((1,) * parts[0].ndim, np.int64)
+            return (*parts, empty, empty.astype(np.int32))
+        scales: Factors = self.scales[side]
+        return (*parts, shape(scales.significands, np.int64), shape(scales.exponents, np.int32, ZERO_EXPONENT))
+
+    def _specials(self) -> tuple[NDArray[Any], ...]:
+        """Return values with NaN and infinities, and which steps have some."""
+        if not self.plan.special:
+            flat, tiles = np.zeros((1, 1)), np.zeros((1, 1, 1, 1))
+            return flat, tiles, flat.astype(np.bool_), tiles.astype(np.bool_)
+        a, b = self.sides[0].scaled_values(-1), self.sides[1].scaled_values(-2)
+        left, right = a.reshape(-1, a.shape[2]), _tiled(b, self.width)
+        starts = np.arange(0, max(a.shape[2], 1), self.plan.group)
+        bad_left = np.logical_or.reduceat(~np.isfinite(left), starts, axis=1)
+        bad_right = np.logical_or.reduceat(~np.isfinite(right), starts, axis=2)
+        return np.ascontiguousarray(left), right, bad_left, bad_right
+
+
+def _tiled(x: NDArray[Any], width: int, fill: Any = 0) -> NDArray[Any]:
+    """Return (batch, terms, columns) as (batch, tiles, terms, width)."""
+    batch, terms, columns = x.shape
+    tiles = max(-(-columns // width), 1)
+    if columns != tiles * width:
+        padded = np.full((batch, terms, tiles * width), fill, x.dtype)
+        padded[:, :, :columns] = x
+        x = padded
+    return np.ascontiguousarray(x.reshape(batch, terms, tiles, width).transpose(0, 2, 1, 3))
+
+
+def _untiled(x: NDArray[Any], columns: int) -> NDArray[Any]:
+    batch, tiles, terms, width = x.shape
+    return np.ascontiguousarray(x.transpose(0, 2, 1, 3).reshape(batch, terms, tiles * width)[:, :, :columns])

@@ -1,0 +1,232 @@
+"""Sums in any format, step by step through the format's own arithmetic on codes; slow, for what no kernel serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp._errors import ArgumentError
+from lowp.emulation import _exact_bins
+from lowp.emulation._evaluate import compute
+from lowp.emulation._operands import Operand, Settings, coded
+from lowp.emulation._side import Side
+from lowp.emulation._target import Target
+from lowp.emulation.accumulator import Accumulator
+from lowp.emulation.gauss import add_by_table
+from lowp.formats.spec import ScalarFormat
+from lowp.formats.tables import code_dtype
+from lowp.rounding import verbs
+
+Codes = NDArray[Any]
+Sums = NDArray[np.float64]
+
+
+def sums(a: Side, b: Side, c: Sums, accumulator: Accumulator, first: int = 0) -> Sums:
+    """Return the running sums after a run of terms.
+
+    Args:
+        a: Operand of (batch, rows, terms).
+        b: Operand of (batch, terms, columns).
+        c: What is added.
+        accumulator: Without alignment and partial sums.
+        first: How many numbers were stored for each output before, for stochastic rounding.
+    """
+    _check(accumulator)
+    stored = Stored(accumulator, c.size, first)
+    start = stored.number(c.reshape(-1), accumulator.format)  # type: ignore[arg-type]
+    if accumulator.group_sum == "fused" and accumulator.group > 1 and accumulator.table is None:
+        codes = _exact_steps(a, b, start, accumulator, stored)
+    else:
+        codes = _Steps(a, b, stored).run(start)
+    return stored.values(codes).reshape(c.shape)
+
+
+def _check(accumulator: Accumulator) -> None:
+    """Raise ArgumentError for what only kernels do."""
+    plain = {"overflow": ("infinity",), "subnormal_inputs": ("zero", "positive_zero"), "subnormal_results": ("zero",)}
+    for name, refused in plain.items():
+        if getattr(accumulator, name) in refused:
+            raise ArgumentError(
+                f"{name}={getattr(accumulator, name)!r} does not go together with the rest of {accumulator!r}: such "
+                "sums are made by the format's own arithmetic, which does not have it."
+            )
+
+
+class Stored:
+    """Codes of numbers that are stored one after the other."""
+
+    def __init__(self, accumulator: Accumulator, count: int, first: int) -> None:
+        self.accumulator, self.count, self.draws = accumulator, count, first
+        self.format: ScalarFormat = accumulator.format  # type: ignore[assignment]
+        self.settings = Settings(accumulator.rounding, accumulator.overflow, accumulator.seed, nan="error")
+
+    def target(self, fmt: ScalarFormat) -> Target:
+        """Return how the next number is rounded."""
+        found = Target(fmt, self.settings.request(fmt), self.draws * self.count)
+        self.draws += 1
+        return found
+
+    def number(self, values: Sums, fmt: ScalarFormat) -> Codes:
+        """Return the codes of numbers that a format has, without drawing random bits."""
+        return compute("convert", [Operand(True, plain=values)], Target(fmt, Settings(nan="error").request(fmt)))
+
+    def values(self, codes: Codes) -> Sums:
+        """Return the values of running sums."""
+        dtype = code_dtype(self.format.bits)
+        return np.asarray(verbs.decode(codes.astype(dtype), self.format, dtype="float64"))
+
+    def add(self, x: Codes, y: Codes, subtract: bool = False) -> Codes:
+        """Return the stored sum, or difference, of two stored numbers."""
+        operands, target = [coded(x, self.format), coded(y, self.format)], self.target(self.format)
+        if self.accumulator.table is not None:
+            return add_by_table(operands, self.accumulator.table, subtract, target)
+        return compute("subtract" if subtract else "add", operands, target)
+
+    def subtract(self, x: Codes, y: Codes) -> Codes:
+        """Return the stored difference of two stored numbers."""
+        return self.add(x, y, subtract=True)
+
+
+class _Steps:
+    """Steps of rounded additions."""
+
+    def __init__(self, a: Side, b: Side, stored: Stored) -> None:
+        self.a, self.b, self.stored, self.accumulator = a, b, stored, stored.accumulator
+
+    def run(self, start: Codes) -> Codes:
+        terms, accumulator = self.a.values.shape[2], self.accumulator
+        if accumulator.compensation is not None:
+            return _COMPENSATED[accumulator.compensation](self, terms, start)
+        alone = accumulator.group_sum != "fused" or accumulator.table is not None
+        if accumulator.order == "pairwise":
+            groups = [range(k, min(k + accumulator.group, terms)) for k in range(0, terms, accumulator.group)]
+            return self.stored.add(start, _tree([self._group(g) for g in groups], self.stored.add)) if groups else start
+        running = start
+        for k in range(0, terms, accumulator.group if alone else 1):
+            if alone:
+                running = self.stored.add(running, self._group(range(k, min(k + accumulator.group, terms))))
+            else:
+                running = self.multiply_add(running, k)
+        return running
+
+    def _factors(self, k: int) -> list[Operand]:
+        a, b = self.a.values[:, :, k : k + 1], self.b.values[:, k : k + 1, :]
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        return [Operand(True, plain=np.ascontiguousarray(np.broadcast_to(x, shape)).reshape(-1)) for x in (a, b)]
+
+    def multiply_add(self, running: Codes, k: int) -> Codes:
+        """Return the stored sum of a number and a product, which is exact or rounded to its own format."""
+        if self.accumulator.product == "exact":
+            return compute(
+                "fma", [*self._factors(k), coded(running, self.stored.format)], self.stored.target(self.stored.format)
+            )
+        fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
+        product = compute("multiply", self._factors(k), self.stored.target(fmt))
+        return compute(
+            "add", [coded(running, self.stored.format), coded(product, fmt)], self.stored.target(self.stored.format)
+        )
+
+    def product_less(self, k: int, subtrahend: Codes) -> Codes:
+        """Return the stored difference of a product and a number."""
+        minus = self.stored.number(-self.stored.values(subtrahend), self.stored.format)
+        return self.multiply_add(minus, k)
+
+    def size(self, k: int) -> Sums:
+        """Return the magnitudes of products, as close as float64 comes."""
+        a, b = (x.plain for x in self._factors(k))
+        return np.asarray(np.abs(np.asarray(a) * np.asarray(b)))
+
+    def _product(self, k: int) -> Codes:
+        """Return a product in the accumulator's format, by way of the products' own."""
+        if self.accumulator.product == "exact":
+            return compute("multiply", self._factors(k), self.stored.target(self.stored.format))
+        fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
+        product = compute("multiply", self._factors(k), self.stored.target(fmt))
+        if fmt == self.stored.format:
+            return product
+        return compute("convert", [coded(product, fmt)], self.stored.target(self.stored.format))
+
+    def _group(self, terms: range) -> Codes:
+        products = [self._product(k) for k in terms]
+        if self.accumulator.group_sum == "pairwise":
+            return _tree(products, self.stored.add)
+        total = products[0]
+        for product in products[1:]:
+            total = self.stored.add(total, product)
+        return total
+
+
+def _exact_steps(a: Side, b: Side, start: Codes, accumulator: Accumulator, stored: Stored) -> Codes:
+    """Return the running sums of steps whose terms are summed exactly with them and rounded once."""
+    running = start
+    batch, rows, terms = a.values.shape
+    group = min(accumulator.group, max(terms, 1))
+    columns = b.values.shape[2]
+    for first in range(0, terms, group):
+        target = stored.target(stored.format)
+        values = stored.values(running).reshape(batch, rows, columns)
+        parts = []
+        for item in range(batch):
+            left, right = a.values[item, :, first : first + group], b.values[item, first : first + group]
+            down = target.request.mode.name == "toward_negative"
+            found, state, exactly = _exact_bins.whole(
+                left, right, values[item], a.format, b.format, toward_negative=down
+            )
+            where = target._replace(start=target.start + item * rows * columns)
+            found = found if stored.format.has_negative_zero else found + 0.0
+            parts.append(where.encode_odd(found.reshape(-1), state.reshape(-1), exactly))
+        running = np.concatenate(parts) if parts else running
+    return running
+
+
+def _tree(numbers: Sequence[Codes], add: Callable[[Codes, Codes], Codes]) -> Codes:
+    """Return the sum of a tree of halves, the larger half first."""
+    if len(numbers) == 1:
+        return numbers[0]
+    half = (len(numbers) + 1) // 2
+    return add(_tree(numbers[:half], add), _tree(numbers[half:], add))
+
+
+def _kahan(steps: _Steps, terms: int, start: Codes) -> Codes:
+    stored, s = steps.stored, start
+    e = stored.number(np.zeros(start.size), stored.format)
+    for k in range(terms):
+        y = steps.product_less(k, e)
+        t = stored.add(s, y)
+        s, e = t, stored.subtract(stored.subtract(t, s), y)
+    return stored.subtract(s, e)
+
+
+def _neumaier(steps: _Steps, terms: int, start: Codes) -> Codes:
+    stored, s = steps.stored, start
+    e = stored.number(np.zeros(start.size), stored.format)
+    for k in range(terms):
+        t = steps.multiply_add(s, k)
+        larger = np.abs(stored.values(s)) >= steps.size(k)
+        draws = stored.draws
+        small_product = steps.multiply_add(stored.subtract(s, t), k)
+        after = stored.draws
+        stored.draws = draws
+        small_sum = stored.add(steps.product_less(k, t), s)
+        stored.draws = after
+        s, e = t, stored.add(e, np.where(larger, small_product, small_sum))
+    return stored.add(s, e)
+
+
+def _two_sum(steps: _Steps, terms: int, start: Codes) -> Codes:
+    stored, h = steps.stored, start
+    low = stored.number(np.zeros(start.size), stored.format)
+    for k in range(terms):
+        t = steps.multiply_add(h, k)
+        q = stored.subtract(t, h)
+        e = stored.add(stored.subtract(h, stored.subtract(t, q)), steps.product_less(k, q))
+        v = stored.add(low, e)
+        h = stored.add(t, v)
+        low = stored.subtract(v, stored.subtract(h, t))
+    return stored.add(h, low)
+
+
+_COMPENSATED = {"kahan": _kahan, "neumaier": _neumaier, "two_sum": _two_sum}

@@ -1,0 +1,387 @@
+"""Sums of products one stored value at a time: what `_summation` computes, with every step told to a watcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowp.emulation import _exact_bins
+from lowp.emulation._operands import precision
+from lowp.emulation._side import Side
+from lowp.emulation._summation import chunks_of, has_partial_sums, run, splits, term_order, without_partial_sums
+from lowp.emulation.accumulator import Accumulator
+from lowp.formats.float_format import Float
+from lowp.formats.spec import ScalarFormat
+
+Sums = NDArray[np.float64]
+#: A term's place among the terms of the product, or the name of a partial sum.
+Label = int | str
+
+_ONE = Float(2, 1, bias=1, specials="finite")
+_FLOAT64 = Float(11, 52)
+_FLOAT64_BITS = 53
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What one step adds, for every output: products of (batch, rows, terms) and (batch, terms, columns)."""
+
+    a: Side
+    b: Side
+
+    @classmethod
+    def of_values(cls, values: Sequence[Sums], fmt: ScalarFormat, sign: float = 1.0) -> Terms:
+        """Return addends that are numbers of a format, one for each output."""
+        stacked = np.stack([x.reshape(-1) for x in values])[None]
+        return cls(Side(np.full((1, 1, len(values)), sign), _ONE), Side(stacked, fmt))
+
+    def __len__(self) -> int:
+        return int(self.a.values.shape[2])
+
+    def each(self) -> Iterator[Sums]:
+        """Return the addends one by one, rounded to float64 where that does not hold a product."""
+        left, right = self.a.scaled_values(-1), self.b.scaled_values(-2)
+        for k in range(len(self)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                yield (left[:, :, k, None] * right[:, k, None, :]).reshape(-1)
+
+    def total(self) -> tuple[Sums, Sums]:
+        """Return the exact sum of the addends as two numbers: rounded to float64, and what that left over."""
+        bits = sum(64 if x.scales is not None else precision(x.format) for x in (self.a, self.b))
+        if len(self) == 1 and (bits <= _FLOAT64_BITS or self.a.format == _ONE):
+            only = next(self.each())
+            return only, np.zeros_like(only)
+        left, right = self.a.scaled_values(-1), self.b.scaled_values(-2)
+        high = exact_sums(left, right, None)
+        low = exact_sums(left, right, -high)
+        low[~np.isfinite(high)] = 0.0
+        return high.reshape(-1), low.reshape(-1)
+
+    def exactly(self, output: int) -> list[Fraction | None]:
+        """Return the addends of one output; None for what is not finite."""
+        columns = self.b.values.shape[2]
+        row, column = divmod(output, columns)
+        batch, row = divmod(row, self.a.values.shape[1])
+        factors = [self.a.values[batch, row], self.b.values[batch, :, column]]
+        if self.a.scales is not None:
+            factors.append(self.a.spread_scales(-1)[batch, row])
+        if self.b.scales is not None:
+            factors.append(self.b.spread_scales(-2)[batch, :, column])
+        return [_product(numbers) for numbers in zip(*(x.tolist() for x in factors), strict=True)]
+
+
+def _product(numbers: Sequence[float]) -> Fraction | None:
+    if not np.isfinite(numbers).all():
+        return None
+    result = Fraction(1)
+    for x in numbers:
+        result *= Fraction(x)
+    return result
+
+
+def exact_sums(a: Sums, b: Sums, c: Sums | None) -> Sums:
+    """Return `c + a @ b`, summed exactly and rounded once to float64; arrays have a batch axis."""
+    how = Accumulator(format=_FLOAT64, group=max(a.shape[2], 1))
+    starts = np.zeros((len(a), a.shape[1], b.shape[2])) if c is None else c
+    return np.stack(
+        [_exact_bins.run(x, y, z, how, _FLOAT64, _FLOAT64) for x, y, z in zip(a, b, starts, strict=True)]
+        or [np.zeros((a.shape[1], b.shape[2]))]
+    )[: len(a)]
+
+
+class Step(NamedTuple):
+    """One value that is stored for every output: `after = before + terms`, rounded."""
+
+    kind: str  # "step", "product", "addition" or "correction"
+    place: str  # which partial sum it belongs to
+    labels: tuple[Label, ...]  # of what is added
+    before: tuple[Sums, ...]  # numbers whose sum is the running sum: one, or with compensation two
+    before_format: ScalarFormat
+    terms: Terms | None
+    after: tuple[Sums, ...]
+    accumulator: Accumulator
+    format: ScalarFormat  # of what is stored
+
+
+class Trace:
+    """A sum that tells a watcher of every step.
+
+    Args:
+        watch: Is called with each step, in the order in which values are stored.
+    """
+
+    def __init__(self, watch: Callable[[Step], None]) -> None:
+        self.watch, self.draws = watch, 0
+
+    def summed(
+        self, a: Side, b: Side, c: Sums, accumulator: Accumulator, c_format: ScalarFormat,
+        labels: Sequence[Label], place: str = "",
+    ) -> Sums:  # fmt: skip
+        """Return `c + a @ b` up to the signs of zeros; sides have a scale for each element, if any."""
+        terms = a.values.shape[2]
+        if not terms:
+            return c
+        order = term_order(accumulator, terms)
+        if order is not None:
+            a, b, labels = taken(a, order, 2), taken(b, order, 1), [labels[i] for i in order]
+        inner = without_partial_sums(accumulator)
+        if not has_partial_sums(accumulator):
+            return _Chain(self, inner, place).run(a, b, c, c_format, labels)
+        outer = _outer(accumulator)
+        runs = splits(accumulator, terms)
+        if len(runs) == 1:
+            parts = self._chunks(a, b, runs[0], accumulator, labels, c, place)
+            return self._joined(parts, c, c_format, inner.format, outer, place)
+        whole, fmt = [], inner.format
+        for i, split in enumerate(runs):
+            where = _within(place, f"split {i}")
+            parts = self._chunks(a, b, split, accumulator, labels, c, where)
+            if accumulator.chunk is None:
+                whole.append((where, parts[0][1]))
+            else:
+                fmt = outer.format
+                whole.append((where, self._joined(parts, np.zeros_like(c), fmt, inner.format, outer, where)))
+        return self._joined(whole, c, c_format, fmt, outer, place)
+
+    def _chunks(
+        self, a: Side, b: Side, split: range, accumulator: Accumulator, labels: Sequence[Label], like: Sums, place: str
+    ) -> list[tuple[str, Sums]]:
+        parts = []
+        for i, chunk in enumerate(chunks_of(accumulator, split)):
+            where = place if accumulator.chunk is None else _within(place, f"chunk {i}")
+            parts.append(
+                (where, self._lanes(a, b, np.arange(chunk.start, chunk.stop), accumulator, labels, like, where))
+            )
+        return parts
+
+    def _lanes(
+        self, a: Side, b: Side, terms: NDArray[np.intp], accumulator: Accumulator, labels: Sequence[Label], like: Sums,
+        place: str,
+    ) -> Sums:  # fmt: skip
+        inner = without_partial_sums(accumulator)
+        lane = np.arange(len(terms)) // accumulator.lane_width % accumulator.lanes
+        sums: list[tuple[Label, Sums]] = []
+        for i in range(accumulator.lanes):
+            where = place if accumulator.lanes == 1 else _within(place, f"lane {i}")
+            mine = terms[lane == i]
+            zeros = np.zeros_like(like)
+            chain = _Chain(self, inner, where)
+            sides = taken(a, mine, 2), taken(b, mine, 1)
+            sums.append((where, chain.run(*sides, zeros, chain.format, [labels[k] for k in mine])))
+        join = _Chain(self, inner, place)
+        return join.tree(sums) if inner.order == "pairwise" else join.in_turn(sums)
+
+    def _joined(
+        self, parts: list[tuple[str, Sums]], c: Sums, c_format: Any, fmt: Any, outer: Accumulator, place: str
+    ) -> Sums:
+        terms = Terms.of_values([x for _, x in parts], fmt)
+        names = [name or "the whole" for name, _ in parts]
+        total = self.summed(terms.a, terms.b, c.reshape(1, 1, -1), outer, c_format, names, place)
+        return total.reshape(c.shape)
+
+
+class _Chain:
+    """One partial sum, or the additions of some."""
+
+    def __init__(self, trace: Trace, accumulator: Accumulator, place: str) -> None:
+        self.trace, self.accumulator, self.place = trace, accumulator, place
+        self.format: ScalarFormat = accumulator.format  # type: ignore[assignment]
+        self.alone = accumulator.group_sum != "fused" or accumulator.table is not None
+        self.step_of = replace(
+            accumulator, product="exact", group_sum="fused", order="sequential", compensation=None, group=1
+        )
+
+    def run(self, a: Side, b: Side, c: Sums, c_format: ScalarFormat, labels: Sequence[Label]) -> Sums:
+        """Return the running sums after all terms."""
+        terms, size = a.values.shape[2], self.accumulator.group
+        groups = [slice(k, min(k + size, terms)) for k in range(0, terms, min(size, max(terms, 1)))]
+        pieces = [(taken(a, g, 2), taken(b, g, 1), labels[g]) for g in groups]
+        if not pieces:
+            return c
+        if self.accumulator.compensation is not None:
+            return self._compensated(pieces, c)
+        if self.accumulator.order == "pairwise":
+            leaves: list[tuple[Label, Sums]] = [(_span(names), self._group(x, y, names, c)) for x, y, names in pieces]
+            return self._add((c, c_format), ("the tree", self.tree(leaves)))
+        running, fmt = c, c_format
+        for x, y, names in pieces:
+            if self.alone:
+                running = self._add((running, fmt), (_span(names), self._group(x, y, names, c)))
+            else:
+                running = self._store("step", running, fmt, self._factors(Terms(x, y), names, c), names)
+            fmt = self.format
+        return running
+
+    def in_turn(self, sums: Sequence[tuple[Label, Sums]]) -> Sums:
+        """Return the sum of stored numbers, added one by one."""
+        total = sums[0][1]
+        for x in sums[1:]:
+            total = self._add((total, self.format), x)
+        return total
+
+    def tree(self, sums: Sequence[tuple[Label, Sums]]) -> Sums:
+        """Return the sum of stored numbers, added in a tree of halves, the larger half first."""
+        if len(sums) == 1:
+            return sums[0][1]
+        half = (len(sums) + 1) // 2
+        left, right = self.tree(sums[:half]), self.tree(sums[half:])
+        return self._add((left, self.format), (_span([name for name, _ in sums[half:]]), right))
+
+    def _group(self, a: Side, b: Side, labels: Sequence[Label], like: Sums) -> Sums:
+        """Return the stored sum of one group."""
+        terms = Terms(a, b)
+        if not self.alone:
+            nothing = np.full_like(like, -0.0)
+            return self._store("step", nothing, self.format, self._factors(terms, labels, like), labels)
+        fmt = self._product_format
+        products = self._products(terms, labels, like)
+        if len(products) == 1 and fmt != self.format:  # which the addition that follows reads in its own format
+            return products[0][1]
+        joined = replace(self.accumulator, group_sum="fused")
+        chain = _Chain(self.trace, joined, self.place)
+        chain.format = self.format
+        return chain.tree(products) if self.accumulator.group_sum == "pairwise" else chain.in_turn(products)
+
+    @property
+    def _product_format(self) -> ScalarFormat:
+        product: Any = self.accumulator.product
+        return self.format if product == "exact" else product
+
+    def _products(self, terms: Terms, labels: Sequence[Label], like: Sums) -> list[tuple[Label, Sums]]:
+        """Return the products, each rounded."""
+        fmt = self._product_format
+        overflow = self.accumulator.overflow
+        if fmt != self.format and not _goes_with(overflow, fmt):
+            overflow = "infinity_or_nan"
+        how = replace(self.step_of, format=fmt, overflow=overflow, alignment=None, table=None, signed_zero=True)
+        chain = _Chain(self.trace, how, self.place)
+        result: list[tuple[Label, Sums]] = []
+        for k, label in enumerate(labels):
+            one = Terms(taken(terms.a, slice(k, k + 1), 2), taken(terms.b, slice(k, k + 1), 1))
+            result.append((label, chain._store("product", np.full_like(like, -0.0), fmt, one, [label])))
+        return result
+
+    def _factors(self, terms: Terms, labels: Sequence[Label], like: Sums) -> Terms:
+        """Return products as a fused step takes them: exact, or rounded to a format of their own."""
+        if self.accumulator.product == "exact":
+            return terms
+        products = self._products(terms, labels, like)
+        return Terms.of_values([x for _, x in products], self._product_format)
+
+    def _add(self, before: tuple[Sums, ScalarFormat], addend: tuple[Label, Sums]) -> Sums:
+        """Return the stored sum of two stored numbers."""
+        terms = Terms.of_values([addend[1]], self.format)
+        return self._store("addition", *before, terms, [addend[0]])
+
+    def _store(self, kind: str, before: Sums, fmt: ScalarFormat, terms: Terms, labels: Sequence[Label]) -> Sums:
+        """Return `before` plus the terms, rounded, and tell of it."""
+        after = self._stored(before, fmt, terms)
+        states = (before.reshape(-1),), (after.reshape(-1),)
+        self.trace.watch(
+            Step(kind, self.place, tuple(labels), states[0], fmt, terms, states[1], self.accumulator, self.format)
+        )
+        return after
+
+    def _stored(self, before: Sums, fmt: ScalarFormat, terms: Terms) -> Sums:
+        shape = len(terms.a.values), terms.a.values.shape[1], terms.b.values.shape[2]
+        start = np.ascontiguousarray(before.reshape(shape))
+        how = replace(self.step_of, group=len(terms))
+        if terms.a.format == _ONE:
+            how = replace(how, alignment=None)
+        after: Sums = run(terms.a, terms.b, start, how, fmt, self.trace.draws)
+        self.trace.draws += 1
+        return after.reshape(before.shape)
+
+    # Sums with a second number for what rounding lost
+
+    def _compensated(self, pieces: Sequence[tuple[Side, Side, Sequence[Label]]], c: Sums) -> Sums:
+        name = self.accumulator.compensation
+        correct = {"kahan": self._kahan, "neumaier": self._neumaier, "two_sum": self._two_sum}[str(name)]
+        sign = -1.0 if name == "kahan" else 1.0
+        s, e = c, np.zeros_like(c)
+        for a, b, labels in pieces:
+            terms = self._factors(Terms(a, b), labels, c)
+            before = s, e
+            s, e = correct(terms, s, e)
+            self._tell("step", before, (s, e), sign, terms, labels)
+        total = self._plus(s, e, sign)
+        self._tell("correction", (s, e), (total,), sign, None, ("the correction",))
+        return total
+
+    def _tell(
+        self, kind: str, before: tuple[Sums, ...], after: tuple[Sums, ...], sign: float, terms: Any, labels: Any
+    ) -> None:
+        first, last = (tuple(x.reshape(-1) * (sign if i else 1.0) for i, x in enumerate(p)) for p in (before, after))
+        self.trace.watch(
+            Step(kind, self.place, tuple(labels), first, self.format, terms, last, self.accumulator, self.format)
+        )
+
+    def _plus(self, x: Sums, y: Sums, sign: float = 1.0) -> Sums:
+        return self._stored(x, self.format, Terms.of_values([y], self.format, sign))
+
+    def _minus(self, x: Sums, y: Sums) -> Sums:
+        return self._plus(x, y, -1.0)
+
+    def _term_plus(self, terms: Terms, x: Sums) -> Sums:
+        return self._stored(x, self.format, terms)
+
+    def _kahan(self, p: Terms, s: Sums, e: Sums) -> tuple[Sums, Sums]:
+        y = self._term_plus(p, -e)
+        t = self._plus(s, y)
+        return t, self._minus(self._minus(t, s), y)
+
+    def _neumaier(self, p: Terms, s: Sums, e: Sums) -> tuple[Sums, Sums]:
+        t = self._term_plus(p, s)
+        larger = np.abs(s) >= np.abs(next(p.each())).reshape(s.shape)
+        lost = np.where(larger, self._term_plus(p, self._minus(s, t)), self._plus(self._term_plus(p, -t), s))
+        return t, self._plus(e, lost)
+
+    def _two_sum(self, p: Terms, s: Sums, e: Sums) -> tuple[Sums, Sums]:
+        t = self._term_plus(p, s)
+        u = self._minus(t, s)
+        v = self._plus(e, self._plus(self._minus(s, self._minus(t, u)), self._term_plus(p, -u)))
+        h = self._plus(t, v)
+        return h, self._minus(v, self._minus(h, t))
+
+
+def taken(side: Side, places: NDArray[np.intp] | slice, axis: int) -> Side:
+    """Return an operand with some of its terms; scales there are one for each element."""
+    index = (slice(None),) * axis + (places,)
+    scales = None if side.scales is None else np.ascontiguousarray(side.scales[index])
+    return side._replace(values=np.ascontiguousarray(side.values[index]), scales=scales)
+
+
+def with_scale_each(side: Side, axis: int) -> Side:
+    """Return an operand with a scale for each of its elements."""
+    return side if side.scales is None else side._replace(scales=side.spread_scales(axis), block=1)
+
+
+def _outer(accumulator: Accumulator) -> Accumulator:
+    """Return how partial sums are added."""
+    alone: dict[str, Any] = {"order": "sequential", "chunk": None, "compensation": None}
+    given = accumulator.outer or replace(accumulator, outer=None, lanes=1, splits=1, **alone)
+    return replace(given, product="exact", group=1, group_sum="fused", alignment=None, lanes=1, splits=1, outer=None)
+
+
+def _goes_with(overflow: str, fmt: ScalarFormat) -> bool:
+    try:
+        Accumulator(format=fmt, overflow=overflow)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(place: str, part: str) -> str:
+    return f"{place}, {part}" if place else part
+
+
+def _span(labels: Sequence[Label]) -> Label:
+    """Return one name for several terms or partial sums."""
+    if len(labels) == 1:
+        return labels[0]
+    return f"{labels[0]} .. {labels[-1]}"
