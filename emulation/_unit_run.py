@@ -12,6 +12,7 @@ from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.emulation import _unit_rows
 from lowp.emulation._side import Side
 from lowp.emulation._summation import summed
+from lowp.formats.integer import Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import verbs
 
@@ -114,7 +115,8 @@ def encoded(name: str, values: NDArray[np.float64]) -> NDArray[Any]:
         codes[nan] = coding.nan
     elif some:
         codes[nan] = verbs.encode(np.array([np.nan]), coding.format).codes[0]
-    return np.asarray(codes)
+    signed = isinstance(coding.format, Integer) and coding.format.signed
+    return np.asarray(codes.view(f"int{coding.container}") if signed else codes)
 
 
 def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:

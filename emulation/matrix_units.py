@@ -90,7 +90,8 @@ class MatrixUnit:
             scale_b: Codes of shape (..., k / block, n).
 
         Returns:
-            Codes of shape (..., m, n), in the unsigned dtype of the result's container.
+            Codes of shape (..., m, n), in the unsigned dtype of the result's container; signed integers in a signed
+            one.
 
         Raises:
             ArgumentError: Shapes or scales that do not fit the unit, or codes beyond the format.

@@ -143,8 +143,9 @@ def test_every_listed_name_is_a_unit_that_runs() -> None:
         got = unit.run(np.ones((2, terms)), np.ones((terms, 3)), np.ones((2, 3)))
         np.testing.assert_array_equal(got, wanted)
         coding = _unit_rows.coding(unit.d)
-        assert found.dtype == f"uint{coding.container}"
-        np.testing.assert_array_equal(lowp.decode(found, coding.format), wanted)
+        assert found.dtype == (f"int{coding.container}" if unit.d.startswith("s") else f"uint{coding.container}")
+        codes = found.view(f"uint{coding.container}")
+        np.testing.assert_array_equal(lowp.decode(codes, coding.format), wanted)
         assert str(unit).startswith(name)
         assert unit.evidence
         assert unit.source
@@ -166,6 +167,13 @@ def ones(name: str) -> int:
     """Return the code of one."""
     coding = _unit_rows.coding(name)
     return int(lowp.encode([1.0], coding.format).codes[0]) << coding.ignored
+
+
+def test_signed_integers_come_as_such() -> None:
+    unit = lowp.matrix_unit("x86/tdpbssd/s8_s8/s32")
+    found = unit.run_codes(np.full((1, 4), -128, np.int8), np.full((4, 1), 127, np.int8), np.full((1, 1), 5, np.int32))
+    assert found.dtype == np.int32
+    assert found.item() == 5 - 4 * 128 * 127
 
 
 class TestShapes:
