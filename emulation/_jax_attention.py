@@ -151,6 +151,25 @@ _CHANGES: dict[str, Callable[[Any, Scores], Scores | None]] = {
 }
 
 
+def _is_weighting(origin: Origin, other: Origin, own: Any) -> bool:
+    """Whether one operand of a product is probabilities, and the other one values that they weight."""
+    scores = origin.scores
+    if scores is None or other.kind != "activation" or not scores.summed:
+        return False
+    return bool(own.contract) and all(scores.sides[i] == scores.summed for i in own.contract)
+
+
+def first_of(eqn: Any, inputs: Sequence[Origin]) -> int:
+    """Return which operand of a product comes first in the formulas: probabilities before values.
+
+    `einsum` hands operands over in an order of its own.
+    """
+    if eqn.primitive.name != "dot_general" or any(o.kind != "activation" for o in inputs):
+        return 0
+    axes = DotAxes.of(eqn.params["dimension_numbers"], *(v.aval.ndim for v in eqn.invars))
+    return int(_is_weighting(inputs[1], inputs[0], axes.b) and not _is_weighting(inputs[0], inputs[1], axes.a))
+
+
 class Found(NamedTuple):
     """The attention of a program, by the numbers of its products.
 
@@ -200,13 +219,9 @@ class Attention:
     def _search(self, eqn: Any, inputs: Sequence[Origin], number: int) -> None:
         axes = DotAxes.of(eqn.params["dimension_numbers"], eqn.invars[0].aval.ndim, eqn.invars[1].aval.ndim)
         for place, (origin, own) in enumerate(zip(inputs, axes, strict=True)):
-            scores, other = origin.scores, inputs[1 - place]
-            if scores is None or other.kind != "activation" or not scores.summed:
-                continue
-            met = own.contract and all(scores.sides[i] == scores.summed for i in own.contract)
-            if met:
-                self.found.keys[scores.number] = scores.summed - 1
-                self.found.values[number] = (1 - place, scores.number)
+            if _is_weighting(origin, inputs[1 - place], own):
+                self.found.keys[origin.scores.number] = origin.scores.summed - 1
+                self.found.values[number] = (1 - place, origin.scores.number)
 
     def cached(
         self, planner: Planner, number: int, site: Site | None, inputs: Any, place_of: tuple[str, Scope]

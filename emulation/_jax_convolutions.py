@@ -207,6 +207,12 @@ class _ConvRule:
         return straight_back(apart, back, _layout(apart.shape, moved), cast.hadamard, signs).reshape(y.shape)
 
 
+def round_rows(site: Site, g: Any, axis: int, word: Any) -> Any:
+    """Return the gradient of rows of an embedding table in the format of gradients."""
+    reading = Reading(site, "grad_weight", "gradient", word)
+    return straight(g, round_axis(g, reading, axis, axis - 1, 0).values.astype(g.dtype))
+
+
 def lookup(site: Site, rows: Any, axis: int, word: Any, hooks: Hooks) -> Any:
     """Return rows of an embedding table in the format of weights; their gradient is rounded as it arrives."""
 
@@ -222,8 +228,7 @@ def lookup(site: Site, rows: Any, axis: int, word: Any, hooks: Hooks) -> Any:
     def backward(residuals: Any, g: Any) -> Any:
         mask, word = residuals
         hooks.note(site, "grad_weight", 0)
-        reading = Reading(site, "grad_weight", "gradient", word)
-        y = straight(g, round_axis(g, reading, axis, axis - 1, 0).values.astype(g.dtype))
+        y = round_rows(site, g, axis, word)
         return (y if mask is None else jnp.where(mask, y, 0)), None
 
     if current() is not None:

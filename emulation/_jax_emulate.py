@@ -135,6 +135,7 @@ class Emulated:
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
         if wants_cache(self.recipe) and not planner.attention.found.keys:
             planner.report.remark("kv_cache: no attention with keys and values was found; nothing is rounded by it")
+        self._check_weights(planner, any_weights or bool(captured))
         self._check_patterns(planner)
 
         def results_of(arrays: list[Any]) -> Any:
@@ -197,6 +198,16 @@ class Emulated:
             if pattern in named and len(named) == len(self.recipe.primitives) and message not in self._warned:
                 self._warned.add(message)
                 warn_caller(message)
+
+    def _check_weights(self, planner: Planner, found: bool) -> None:
+        """Remark products that are left alone because no argument was taken for a parameter."""
+        if found or self.weights is not None:
+            return
+        if any(row.cast.startswith("left alone") for row in planner.report.find(operation="matmul")):
+            planner.report.remark(
+                "no parameters: the first argument is no tree of arrays, so products are of two activations; name "
+                "the arguments that are parameters, such as weights=0"
+            )
 
     def _check_patterns(self, planner: Planner) -> None:
         self._check_primitives(planner)

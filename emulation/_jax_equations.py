@@ -65,10 +65,13 @@ def is_row(eqn: Any, inputs: list[Origin]) -> bool:
     return row and any(origin.kind == "activation" for origin in inputs[1:])
 
 
-def gradient_roles(kinds: list[str]) -> tuple[str, ...]:
-    """Return the roles of a product without weights: one operand is a gradient, also where that cannot be seen."""
+def gradient_roles(kinds: list[str], primitive: str) -> tuple[str, ...]:
+    """Return the roles of a product without weights: one operand is a gradient, also where that cannot be seen.
+
+    JAX's rules for transposes hand the gradient over first, but for the kernel of a convolution.
+    """
     if "gradient" not in kinds:
-        return ("activation", "gradient")
+        return ("gradient", "activation") if primitive == "dot_general" else ("activation", "gradient")
     return tuple("gradient" if kind == "gradient" else "activation" for kind in kinds)
 
 

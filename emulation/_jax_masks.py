@@ -54,8 +54,23 @@ def mask_for(forward: Product, number: int, eqn: Any, scope: Scope) -> Mask | No
     if forward.primitive != "dot_general":
         return Mask(key) if eqn.outvars[0].aval.shape == forward.shapes[number] else None
     dimensions, order = _transposed(forward, number)
-    got = tuple(tuple(tuple(int(i) for i in part) for part in pair) for pair in eqn.params["dimension_numbers"])
-    return Mask(key, order) if got == dimensions else None
+    return Mask(key, order) if _dimensions(eqn) == dimensions else None
+
+
+def gradient_of(forward: Product, read: int, eqn: Any) -> int:
+    """Return which operand's gradient an equation computes that reads operand `read` of a forward product.
+
+    Where the two operands are one tensor, the axes tell which of them is read.
+    """
+    if eqn.primitive.name == forward.primitive == "dot_general":
+        for number in (1 - read, read):
+            if _dimensions(eqn) == _transposed(forward, number)[0]:
+                return number
+    return 1 - read
+
+
+def _dimensions(eqn: Any) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    return tuple(tuple(tuple(int(i) for i in part) for part in pair) for pair in eqn.params["dimension_numbers"])
 
 
 def _transposed(forward: Product, number: int) -> tuple[Any, tuple[int, ...]]:

@@ -46,7 +46,7 @@ class Reading(NamedTuple):
 
     @property
     def cast(self) -> Cast:
-        return self.site.cast(self.role, self.product)
+        return self.site.read_cast(self.role, self.product)
 
 
 def round_axes(x: Any, reading: Reading, axes: Axes, tokens: str, forward: Any = None) -> Rounded:

@@ -10,7 +10,7 @@ from jax.extend import core
 
 from lowp._errors import ArgumentError
 from lowp.emulation import _jax_origins as origins
-from lowp.emulation._jax_attention import Attention, wants_cache
+from lowp.emulation._jax_attention import Attention, first_of, wants_cache
 from lowp.emulation._jax_equations import (
     CALLS,
     LEFT_ALONE,
@@ -24,9 +24,10 @@ from lowp.emulation._jax_equations import (
     is_row,
     split_axes,
 )
-from lowp.emulation._jax_masks import Product, is_masked, mask_for
+from lowp.emulation._jax_masks import Product, gradient_of, is_masked, mask_for
 from lowp.emulation._jax_origins import CONSTANT, Origin
-from lowp.emulation._jax_readers import Reader, Readers
+from lowp.emulation._jax_products import product_of
+from lowp.emulation._jax_readers import Lookups, Reader, Readers
 from lowp.emulation._jax_rows import Rows
 from lowp.emulation._jax_sites import Mask, MaskKey, Plan, Scope, Site, Step
 from lowp.emulation.recipe import Recipe, Rule
@@ -48,7 +49,7 @@ class Planner(Rows):
         self.primitives: set[str] = set()
         self.matched: set[Rule] = set()
         self._calls: dict[tuple[str, str], int] = {}
-        self._readers = Readers()
+        self._readers, self._lookups = Readers(), Lookups()
         self.masked: set[MaskKey] = set()
         self._effective: dict[tuple[tuple[str, ...], str], Recipe | None] = {}
         self.parameters: set[Any] = set()  # roots of parameters, and of what steps of training make of them
@@ -107,12 +108,16 @@ class Planner(Rows):
             site = step.site
         elif name == "gather" and is_lookup(eqn, inputs):
             site, results = self._lookup(eqn, inputs, stack, scope)
+        elif name == "scatter-add" and origins.is_backward(stack):
+            site, results = self._undone_lookup(eqn, inputs, scope), origins.outputs(name, stack, inputs, 1)
         elif is_row(eqn, inputs):
             site, results = None, [origins.activation()]
             if "embedding" in self.recipe.operations:
                 self.cannot("lookup of one row (primitive dynamic_slice)")
         else:
             site, results = None, origins.outputs(name, stack, inputs, len(eqn.outvars))
+            if name == "gather":
+                self._lookups.add(eqn, inputs[1], None)
             if name in ("add", "sub") and not origins.is_backward(stack):
                 results = self._trained(inputs, results)
             results = self.attention.follow(eqn, inputs, results, stack)
@@ -224,6 +229,8 @@ class Planner(Rows):
             roles = tuple("weight" if kind == "weight" else "activation" for kind in kinds)
         again = self._readers.find([parameter], "again") if "rematted_computation" in stack else None
         site = self._site(parameter.path, stack, operation, "forward", roles, scope, again and again.site)
+        if site and first_of(eqn, inputs):
+            site = replace(site, first=1)
         shapes = tuple(v.aval.shape for v in eqn.invars)
         note = site or self._unused(parameter.path, stack, operation, roles, scope)
         made = Product(note, eqn.primitive.name, eqn.params, shapes, scope)
@@ -242,15 +249,14 @@ class Planner(Rows):
             name, product = origin.path, "grad_input"
             reader = self._readers.find([origin], "grad_input")
         else:
-            roles = gradient_roles(kinds)
+            roles = gradient_roles(kinds, eqn.primitive.name)
             reader = self._readers.find(inputs, "grad_weight", tuple(sorted(eqn.outvars[0].aval.shape)))
             batched = eqn.primitive.name == "dot_general" and bool(eqn.params["dimension_numbers"][1][0])
             guess = origins.operation_of(["activation"] if batched else ["weight"], f"{stack}/{scope.functions}")
-            operation, name, product = (
-                reader.site.operation if reader else guess,
-                reader.path if reader else "",
-                "grad_weight",
-            )
+            operation, name = (reader.site.operation, reader.path) if reader else (guess, "")
+            product = "grad_weight"
+            if reader and "weight" not in reader.site.roles:
+                product = product_of(reader.site, gradient_of(reader.product, reader.number, eqn))
         if eqn.primitive.name == "conv_general_dilated":
             operation = "conv"
         forward = reader.site if reader else None
@@ -271,24 +277,46 @@ class Planner(Rows):
 
     def _mask(self, site: Site, reader: Reader, eqn: Any, scope: Scope) -> Mask | None:
         """Return the mask of the gradient that a backward product gives."""
-        number = 1 - reader.number
+        number = gradient_of(reader.product, reader.number, eqn)
         if not is_masked(reader.site, number):
             return None
         mask = mask_for(self._readers.products[reader.site], number, eqn, scope)
         if mask is None:
-            self.cannot(
-                f"{site.layer}: the gradient's mask is not applied where the program takes the gradient itself; "
-                "take it outside: jax.grad(lowp.jax.emulate(loss, recipe))"
-            )
+            self._no_mask(site)
         else:
             self.masked.add(mask.key)
         return mask
 
+    def _no_mask(self, site: Site) -> None:
+        self.cannot(
+            f"{site.layer}: the gradient's mask is not applied where the program takes the gradient itself; "
+            "take it outside: jax.grad(lowp.jax.emulate(loss, recipe))"
+        )
+
     def _lookup(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> tuple[Site | None, list[Origin]]:
         site = self._site(inputs[0].path, stack, "embedding", "forward", ("weight",), scope)
+        self._lookups.add(eqn, inputs[1], site)
         if site:
             self._row(site, "weight", "forward")
         return site, [origins.activation()]
+
+    def _undone_lookup(self, eqn: Any, inputs: list[Origin], scope: Scope) -> Site | None:
+        """Return the site of the gradient of an embedding, which adds the gradients of rows to those of a table."""
+        try:
+            forward = self._lookups.find(eqn, inputs[1], "grad_weight")
+        except LookupError:
+            self.cannot("gradient of an embedding, taken by the program itself: which lookup it is of was not found")
+            return None
+        if forward is None:
+            return None
+        site = replace(
+            forward, product="grad_weight", roles=("gradient",), split=scope.split, times=scope.times,
+            rounds=scope.rounds, forgets=scope.forgets,
+        )  # fmt: skip
+        self._rows(site, ("grad_weight",))
+        if forward.cast("weight", "forward").masks:
+            self._no_mask(site)
+        return site
 
     def _elementwise(self, eqn: Any, stack: str, scope: Scope) -> Site | None:
         name = eqn.primitive.name

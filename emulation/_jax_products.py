@@ -119,7 +119,7 @@ def mask_of_product(site: Site, params: Any, values: Sequence[Any], number: int,
 
 def _without_rule(site: Site, axes: DotAxes, dtype: Any, a: Any, b: Any, word: Any, mask: Any) -> Any:
     """Return a product that nobody differentiates, such as those of a backward pass that the program itself holds."""
-    summed = site.product == "grad_weight"
+    summed = site.product == "grad_weight" and site.operation not in ("matmul", "attention")
     readings = [Reading(*site.source(number), role, word) for number, role in enumerate(site.roles)]
     same_basis(*readings)
     rounded = [
@@ -269,5 +269,10 @@ def _groups(axes: Axes, axis: int) -> list[tuple[int, ...]]:
 
 
 def product_of(site: Site, number: int) -> str:
-    """Return the name of the product that gives the gradient of operand `number`."""
-    return "grad_weight" if site.roles[number] == "weight" or "weight" not in site.roles else "grad_input"
+    """Return the name of the product that gives the gradient of operand `number`.
+
+    Of two activations the second one is in the place of a weight.
+    """
+    if "weight" not in site.roles:
+        return "grad_input" if number == site.first else "grad_weight"
+    return "grad_weight" if site.roles[number] == "weight" else "grad_input"

@@ -1,4 +1,4 @@
-"""Which products of the forward pass read a value: how a backward product is known."""
+"""Which products and lookups of the forward pass read a value: how those of the backward pass are known."""
 
 from __future__ import annotations
 
@@ -57,3 +57,45 @@ class Readers:
                 self._visits[origin.root, use, shape] = visits + 1
                 return best[-1 - visits % len(best)]
         return None
+
+
+class Lookups:
+    """The gathers of a forward pass in order: a scatter-add of the backward pass undoes one of them."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, list[tuple[Any, Site | None]]] = {}
+        self._visits: dict[Any, int] = {}
+
+    def add(self, eqn: Any, indices: Origin, site: Site | None) -> None:
+        """Note a gather; without a site it looks up nothing that is rounded."""
+        self._found.setdefault(_places(eqn), []).append((indices.root, site))
+
+    def find(self, eqn: Any, indices: Origin, use: str) -> Site | None:
+        """Return the site whose rows these are: the same places, the same indices if those are known, the last first.
+
+        Raises:
+            LookupError: There is none, though a table of this shape is looked up.
+        """
+        places = _places(eqn)
+        found = self._found.get(places, [])
+        if not found:
+            if any(key[0] == places[0] and any(site for _, site in noted) for key, noted in self._found.items()):
+                raise LookupError
+            return None
+        best = [site for root, site in found if root is not None and root is indices.root]
+        best = best or [site for _, site in found]
+        visit = (places, use, indices.root if len(best) < len(found) else None)
+        number = self._visits.get(visit, 0)
+        self._visits[visit] = number + 1
+        return best[-1 - number % len(best)]
+
+
+def _places(eqn: Any) -> tuple[Any, ...]:
+    """Return the shapes of table and rows of a gather or scatter-add, and how indices name the rows."""
+    numbers = eqn.params["dimension_numbers"]
+    table, indices = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    if eqn.primitive.name == "gather":
+        rows, axes = eqn.outvars[0].aval.shape, (numbers.offset_dims, numbers.collapsed_slice_dims)
+        return table, rows, indices, *axes, numbers.start_index_map
+    rows, axes = eqn.invars[2].aval.shape, (numbers.update_window_dims, numbers.inserted_window_dims)
+    return table, rows, indices, *axes, numbers.scatter_dims_to_operand_dims

@@ -42,7 +42,7 @@ class Rows:
                 self._row(site, role, product)
 
     def _row(self, site: Site, role: str, product: str) -> None:
-        cast = site.cast(role, product)
+        cast = site.read_cast(role, product)
         if cast.scaling == "delayed" and not self.remembers:
             raise ArgumentError(
                 f"{role}: scaling='delayed' needs a history of earlier steps, and a function of JAX arrays keeps no "

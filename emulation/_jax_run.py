@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend import core, source_info_util
 
 from lowp.emulation._jax_attention import from_cache
-from lowp.emulation._jax_convolutions import convolution, lookup
+from lowp.emulation._jax_convolutions import convolution, lookup, round_rows
 from lowp.emulation._jax_elementwise import round_result
 from lowp.emulation._jax_equations import CALLS, has_product
 from lowp.emulation._jax_masks import keep_masks, mask_at, needed, produced
@@ -119,9 +119,13 @@ def _at_site(eqn: Any, site: Site, masked: Mask | None, run: Run, values: list[A
         return product(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks, mask)
     if eqn.primitive.name == "conv_general_dilated":
         return convolution(site, eqn.params, dtype, values[0], values[1], run.word, run.hooks, mask)
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive.name == "scatter-add":
+        table, places, rows = values
+        rows = round_rows(site, rows, numbers.update_window_dims[-1], run.word)
+        return bind(eqn, [table, places, rows])[0]
     (rows,) = bind(eqn, values)
-    (axis,) = eqn.params["dimension_numbers"].offset_dims
-    return lookup(site, rows, axis, run.word, run.hooks)
+    return lookup(site, rows, numbers.offset_dims[-1], run.word, run.hooks)
 
 
 def _inner(plan: Plan, run: Run, consts: Sequence[Any] = ()) -> Callable[..., list[Any]]:

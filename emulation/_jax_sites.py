@@ -54,6 +54,7 @@ class Site:
         rounds: Lengths of the scans around it.
         forgets: As in its scope.
         reused: For each operand the site of the forward pass whose rounded operand it takes, or None.
+        first: Which of two activations comes first: its gradient is grad_input, that of the other one grad_weight.
     """
 
     layer: str
@@ -67,6 +68,7 @@ class Site:
     rounds: tuple[int, ...] = ()
     forgets: str = ""
     reused: tuple[Site | None, ...] = ()
+    first: int = 0
 
     def source(self, number: int) -> tuple[Site, str]:
         """Return the site and the product whose cast rounds operand `number`."""
@@ -76,6 +78,13 @@ class Site:
     def cast(self, role: str, product: str = "") -> Cast:
         """Return the cast of one role in one product."""
         return _cast(self.recipe, role, product, self.operation)
+
+    def read_cast(self, role: str, product: str) -> Cast:
+        """Return the cast by which a product reads an operand: an activation turns as the gradient that it meets."""
+        cast = self.cast(role, product)
+        if role != "activation" or product not in ("grad_input", "grad_weight") or cast.reuse:
+            return cast
+        return cast.turned_as(self.cast("gradient", product))
 
 
 @lru_cache(maxsize=4096)

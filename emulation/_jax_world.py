@@ -14,6 +14,7 @@ from jax import lax
 
 from lowp._errors import ArgumentError
 from lowp.formats import Block, Format, Packed
+from lowp.rounding import _portable_doubles as doubles
 from lowp.rounding._portable import c_positions, decode_values, namespace_of, quantize_values, seed_keys, words
 from lowp.rounding.hadamard import rotate_portable
 from lowp.rounding.modes import rounding as rounding_mode
@@ -121,7 +122,10 @@ class JaxWorld:
     def largest(self, x: Any, axis: int | None = None) -> Any:
         if x.size == 0:
             return jnp.zeros((), x.dtype)
-        return jnp.maximum(jnp.max(x, axis=axis, keepdims=axis is not None), 0)
+        # XLA takes subnormal numbers for 0; the bits of positive numbers order them, and those of a NaN come last
+        bits = lax.bitcast_convert_type(jnp.where(jnp.isnan(x), jnp.full_like(x, jnp.nan), x), _integer(x))
+        top = jnp.maximum(jnp.max(bits, axis=axis, keepdims=axis is not None), 0)
+        return lax.bitcast_convert_type(top, x.dtype)
 
     def abs(self, x: Any) -> Any:
         return jnp.abs(x)
@@ -147,12 +151,45 @@ class JaxWorld:
     def concatenate(self, parts: list[Any]) -> Any:
         return jnp.concatenate(parts, axis=-1)
 
+    def is_positive(self, x: Any) -> Any:
+        bits = lax.bitcast_convert_type(x, _integer(x))
+        return (bits > 0) & ~jnp.isnan(x)
+
+    def product(self, x: Any, factor: Any) -> Any:
+        """Multiply, and again on integers where XLA may have taken a subnormal operand or result for 0."""
+        xp, bits = namespace_of(x), np.finfo(x.dtype).nmant
+        usual = self.fence(x * factor)
+
+        def exact(x: Any, factor: Any) -> Any:
+            a, b = doubles.widen(xp, x), doubles.widen(xp, factor)
+            if x.dtype != jnp.float64:  # float64 holds products of two float32
+                return doubles.narrow(xp, a * b, "float32")
+            return doubles.product(xp, *jnp.broadcast_arrays(a, b))
+
+        # no comparison of bits with 0: LLVM makes one of floats of it, for which subnormal numbers are 0
+        least = 1 << bits
+        sizes = [doubles.size_of(xp, y) for y in (x, factor, usual)]
+        tiny = (sizes[0] < least) & (sizes[0] - 1 >= 0)
+        lost = tiny | ((sizes[0] >= least) & (sizes[2] < least))
+        with xp.wide():
+            return lax.cond(lost.any() | (sizes[1] < least), exact, lambda *_: usual, x, factor)
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        xp, wide = namespace_of(a), a.dtype == jnp.float64
+        with xp.wide():
+            found = doubles.quotient(xp, doubles.widen(xp, a), doubles.widen(xp, b), odd=not wide)
+            return doubles.narrow(xp, found, str(a.dtype))
+
     def fence(self, x: Any) -> Any:
         """Pass a barrier, which stops XLA, and an integer minimum that changes no number, which stops LLVM."""
-        kind = np.dtype(f"int{8 * x.dtype.itemsize}")
+        kind = _integer(x)
         bits = lax.bitcast_convert_type(x, kind)
         low = lax.min(bits, np.array(np.iinfo(kind).max - 1, kind))
         return lax.optimization_barrier(lax.bitcast_convert_type(low, x.dtype))
+
+
+def _integer(x: Any) -> np.dtype[Any]:
+    return np.dtype(f"int{8 * x.dtype.itemsize}")
 
 
 def rotation(x: Any, block: int, axis: int, sign_seed: Any = None, inverse: bool = False) -> Any:

@@ -108,6 +108,15 @@ class NumpyWorld:
     def concatenate(self, parts: list[Any]) -> NDArray[Any]:
         return np.concatenate(parts, axis=-1)
 
+    def is_positive(self, x: Any) -> Any:
+        return x > 0
+
+    def product(self, x: Any, factor: Any) -> Any:
+        return x * factor
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        return a / b
+
     def fence(self, x: Any) -> Any:
         return x
 

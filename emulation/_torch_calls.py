@@ -11,9 +11,10 @@ import torch
 
 from lowp._errors import ArgumentError
 from lowp.emulation._torch_pieces import by_whole, is_distributed, like, settled, whole
+from lowp.emulation._torch_straight import is_wrapped, straight
 from lowp.emulation._torch_world import TORCH
 from lowp.emulation._unit_sums import Elements
-from lowp.emulation.casting import Rounded, rotate_back, round_operand
+from lowp.emulation.casting import Rounded, round_operand
 from lowp.emulation.casts import Cast
 from lowp.emulation.seeds import sign_seed, site_seed
 from lowp.formats import Block, Packed, ScalarFormat, parse
@@ -113,9 +114,9 @@ class Call:
         """Return the seed of the rotation's signs in one product."""
         return sign_seed(self.run.recipe.seed, self.layer, self.operation, self.index, product, cast.signs)
 
-    def note(self, product: str, role: str) -> None:
-        """Count an operand in the report."""
-        text = self.run.known_cast(self.layer, self.operation, product, role)[1]
+    def note(self, product: str, role: str, cast: Cast | None = None) -> None:
+        """Count an operand in the report; `cast`: instead of the recipe's."""
+        text = cast.describe() if cast else self.run.known_cast(self.layer, self.operation, product, role)[1]
         self.run.report.add(self.layer, self.operation, product, role, text)
 
     def round(
@@ -155,7 +156,7 @@ class Call:
             known["forward"] = None if forward is None else Rounded(whole(forward.values))
             result = self.round(whole(x), role, product, axis, outer, **known)
             return Rounded(like(result.values, x), like(result.mask, x), result.amax)
-        self.note(product, role)
+        self.note(product, role, cast)
         if cast is None:
             cast = self.cast(role, product)
         if not cast:
@@ -222,11 +223,6 @@ class Call:
         rank, world = self.run.shard
         rest = tuple(x.shape[1:])
         return Shard((rank * x.shape[0], *(0 for _ in rest)), (world * x.shape[0], *rest))
-
-    def rotated_back(self, x: torch.Tensor, product: str, cast: Cast, axis: int) -> torch.Tensor:
-        """Return `x`, in the basis of the rotation that `cast` made in a product, in the original basis."""
-        signs = self.sign_seed(product, cast) if cast.hadamard else None
-        return rounded_by(x, lambda t: rotate_back(TORCH, t, cast, axis, signs))
 
     def accumulate(
         self,
@@ -342,19 +338,6 @@ def _sum(total: torch.Tensor, piece: torch.Tensor) -> torch.Tensor:
     return total + piece if torch.is_grad_enabled() or is_wrapped(total) else total.add_(piece)
 
 
-class Straight(torch.autograd.Function):
-    """A rounded tensor in place of another one, whose gradient passes unchanged: for gradients of gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
-        ctx.dtype = x.dtype
-        return rounded.view_as(rounded)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None]:
-        return gradients[0].to(ctx.dtype), None
-
-
 class Lifted(torch.autograd.Function):
     """A rounding of what one of torch.func's transforms wraps; the gradient passes unchanged."""
 
@@ -377,22 +360,9 @@ class Lifted(torch.autograd.Function):
         return torch.stack([Lifted.apply(part, rounding) for part in x.unbind(in_dims[0])]), 0  # type: ignore[no-untyped-call]
 
 
-def is_wrapped(x: torch.Tensor) -> bool:
-    """Whether a tensor stands for another one inside a transform of torch.func."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
-
-
 def rounded_by(x: torch.Tensor, rounding: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Return a rounding of a tensor; where a graph is recorded, with a gradient that passes unchanged."""
     if is_wrapped(x):
         lifted: torch.Tensor = Lifted.apply(x, rounding)  # type: ignore[no-untyped-call]
         return lifted
     return straight(x, by_whole(x, rounding) if is_distributed(x) else rounding(x.detach()))
-
-
-def straight(x: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
-    """Return the rounded tensor; where a graph is recorded, with the gradient of `x`."""
-    if torch.is_grad_enabled() and x.requires_grad and not is_wrapped(x):
-        result: torch.Tensor = Straight.apply(x, rounded)  # type: ignore[no-untyped-call]
-        return result
-    return rounded

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from lowp.emulation._torch_calls import Call, decided, inside
-from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared
+from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared, stored
 from lowp.emulation._torch_products import check_forgettable
 
 if TYPE_CHECKING:
@@ -94,6 +95,51 @@ def embedding_rows(
     return _through(rows, call, True, True)
 
 
+def getitem(run: Emulation, input: Tensor, index: Any) -> Any:  # noqa: A002
+    """Emulate `weight[ids]`; a weight that data picks numbers from otherwise is a remark."""
+    picks = [i for i in (index if isinstance(index, tuple | list) else (index,)) if isinstance(i, Tensor)]
+    if not picks or run.thread.derived.root(input) is None:
+        return PASS
+    first, *rest = index if isinstance(index, tuple) else (index,)
+    whole = all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in rest)
+    if whole and input.ndim == 2 and _is_whole_number(first):
+        return _picked(run, input, lambda: input[index])
+    return _left(run, "weight[...]", input, picks)
+
+
+def index_select(run: Emulation, input: Tensor, dim: Any, index: Any, *, out: Any = None) -> Any:  # noqa: A002
+    """Emulate `torch.index_select` of rows of a weight; of its columns it is a remark."""
+    if run.thread.derived.root(input) is None or not isinstance(index, Tensor):
+        return PASS
+    if input.ndim == 2 and dim in (0, -2):
+        rows = _picked(run, input, lambda: torch.index_select(input, dim, index))
+        return rows if rows is PASS else stored(rows, out)
+    return _left(run, "index_select", input, [index])
+
+
+def _is_whole_number(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _picked(run: Emulation, weight: Tensor, rows: Callable[[], Tensor]) -> Any:
+    call = run.start("embedding", weight)
+    if call is None or prepared(run, "embedding", weight) is None:
+        return PASS
+    with decided():
+        found = rows()
+    return _through(found, call, True, True)
+
+
+def _left(run: Emulation, name: str, weight: Tensor, picks: list[Tensor]) -> Any:
+    """Remark on numbers that data picks from a weight; picked by buffers they are a weight still."""
+    stays = all(run.names.is_buffer(i) or run.thread.derived.root(i) is not None for i in picks)
+    if not stays and run.wants("embedding", weight) is not None:
+        run.left(name, "only rows of a matrix that one tensor of integers picks are an embedding")
+    return PASS
+
+
 HANDLERS.update(
     {functional.embedding: embedding, functional.embedding_bag: embedding_bag, torch.embedding: embedding_rows}
 )
+HANDLERS.update(dict.fromkeys([torch.index_select, torch.Tensor.index_select], index_select))
+HANDLERS[torch.Tensor.__getitem__] = getitem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -236,8 +235,8 @@ def _rounded_other(
             return turned_back(call, g, "forward", forward, outer)
 
         return rounded._replace(values=straight(x, rounded.values, back)), bool(forward.hadamard)
-    if role == "activation" and (cast.hadamard, cast.signs) != (gradient.hadamard, gradient.signs):
-        cast = replace(cast, hadamard=gradient.hadamard, signs=gradient.signs)
+    if role == "activation":
+        cast = cast.turned_as(gradient)
     axes = _axes(not last)
     rounded = call.round(x, role, product, *axes, second=second, cast=cast)
     turned = partial(turned_back, call, product=product, cast=cast, axis=axes[0])

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from lowp._errors import ArgumentError, ArgumentTypeError
-from lowp.emulation._torch_calls import Call, inside, is_inside, is_wrapped
+from lowp.emulation._torch_calls import Call, inside, is_inside
 from lowp.emulation._torch_derived import Derived
 from lowp.emulation._torch_names import Names
 from lowp.emulation._torch_pieces import is_distributed
 from lowp.emulation._torch_state import State
+from lowp.emulation._torch_straight import is_wrapped
 from lowp.emulation.casts import Cast
 from lowp.emulation.recipe import PASSES, Recipe
 from lowp.emulation.report import Report

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lowp.emulation._torch_calls import Call, is_wrapped
 from lowp.emulation._torch_pieces import by_whole, is_distributed
 from lowp.emulation._torch_world import TORCH
 from lowp.emulation.casting import rotate, rotate_back
 from lowp.emulation.casts import Cast
 
-__all__ = ["straight", "turned_back"]
+if TYPE_CHECKING:
+    from lowp.emulation._torch_calls import Call
+
+__all__ = ["is_wrapped", "straight", "turned_back"]
 
 Tensor = torch.Tensor
 Turn = Callable[[Tensor], Tensor]
+
+
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a tensor stands for another one inside a transform of torch.func."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 class Stand(torch.autograd.Function):

@@ -150,6 +150,15 @@ class TorchWorld:
     def concatenate(self, parts: list[Any]) -> torch.Tensor:
         return torch.cat(parts, -1)
 
+    def is_positive(self, x: torch.Tensor) -> torch.Tensor:
+        return x > 0
+
+    def product(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return x * factor
+
+    def quotient(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a / b
+
     def fence(self, x: Any) -> Any:
         return x  # eager torch computes one operation at a time
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from lowp._errors import ArgumentError
-from lowp.emulation._blockwise import divide
 from lowp.emulation.casts import Cast
 from lowp.formats import Block, Format, Packed, ScalarFormat, parse
 
@@ -93,6 +92,15 @@ class World(Protocol):
 
     def concatenate(self, parts: list[Any]) -> Any:
         """Return arrays joined along the last axis."""
+
+    def is_positive(self, x: Any) -> Any:
+        """Return which numbers are greater than 0, subnormal ones too, which a compiler may take for 0."""
+
+    def product(self, x: Any, factor: Any) -> Any:
+        """Return the correctly rounded products with one number, subnormal operands and results kept, unfused."""
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        """Return the correctly rounded quotient of two single numbers, subnormal ones kept, unfused."""
 
     def fence(self, x: Any) -> Any:
         """Return `x`; a compiler must not fuse what made it with what uses it (no multiply-add for a product)."""
@@ -273,11 +281,11 @@ def scale_of(world: World, amax: Any, cast: Cast, previous: Any = None) -> Any:
     """
     one = world.scalar(1.0, amax)
     stay = one if previous is None else previous
-    usable = world.isfinite(amax) & (amax > 0)
+    usable = world.isfinite(amax) & world.is_positive(amax)
     fmt = parse(cast.format)
     assert isinstance(fmt, ScalarFormat)
-    quotient = divide(world, world.scalar(fmt.max, amax), world.where(usable, amax, one))
-    scaled = quotient * world.scalar(2.0**-cast.margin, amax)
+    quotient = world.quotient(world.scalar(fmt.max, amax), world.where(usable, amax, one))
+    scaled = world.product(quotient, world.scalar(2.0**-cast.margin, amax))
     scaled = world.where(world.isfinite(scaled), scaled, world.scalar(float.fromhex("0x1.fffffep127"), amax))
     return world.where(usable, scaled, stay)
 
@@ -293,9 +301,9 @@ def _scaled(
     if scale is None:
         scale = scale_of(world, found, cast) if cast.scaling == "current" else world.scalar(1.0, found)
     fmt = parse(cast.format)
-    inner = world.fence(x * scale)
+    inner = world.product(x, scale)
     rounded = _plainly(world, inner, cast, fmt, -1, seed, shard, None)
-    inverse = divide(world, world.scalar(1.0, scale), scale)
+    inverse = world.quotient(world.scalar(1.0, scale), scale)  # subnormal for formats with the range of float32
     parts = None
     if apart:
         from lowp.emulation._unit_sums import Elements
@@ -303,7 +311,7 @@ def _scaled(
         sizes = tuple(max(n, 1) for n in x.shape[-2:])
         assert isinstance(fmt, ScalarFormat)
         parts = Elements(rounded, fmt, world.reshape(inverse, (1,) * x.ndim), (sizes[0], sizes[1]), parse("float32"))  # type: ignore[arg-type]
-    return Rounded(world.fence(rounded * inverse), _mask(world, inner, cast, fmt, -1), found, parts)
+    return Rounded(world.product(rounded, inverse), _mask(world, inner, cast, fmt, -1), found, parts)
 
 
 def _plainly(world: World, x: Any, cast: Cast, fmt: Format, axis: Any, seed: Any, shard: Any, amax: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name
@@ -144,6 +144,15 @@ class Cast(ChecksNames):
     def stochastic(self) -> bool:
         """Whether two calls may round differently."""
         return self.rounding.startswith("stochastic") or self.method in ("ms_eden", "gauss_noise")
+
+    def turned_as(self, other: Cast) -> Cast:
+        """Return the cast with the rotation of another one, which it meets in a product.
+
+        Example:
+            >>> Cast("fp8").turned_as(Cast("mxfp4", hadamard=8)).describe()
+            'float8_e4m3fn, hadamard 8'
+        """
+        return self if self.rotation == other.rotation else replace(self, hadamard=other.hadamard, signs=other.signs)
 
     def describe(self) -> str:
         """Return the cast in a few words, for tables.

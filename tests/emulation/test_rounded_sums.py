@@ -18,6 +18,7 @@ from lowp.emulation._rounded_passes_kernels import CLAMP, CORRECTED, NATIVE, NEA
 from lowp.emulation.accumulator import Accumulator
 from lowp.rounding import random_bits
 from lowp.rounding.modes import ROUNDING_MODES, rounding
+from tests.covering import slow
 
 Array = NDArray[np.float64]
 MODES = list(ROUNDING_MODES)
@@ -128,7 +129,7 @@ def test_any_accumulator_is_the_oracle_s(name: str) -> None:
     assert served >= 30
 
 
-@pytest.mark.parametrize("signed_zero", [True, "underflow", False])
+@pytest.mark.parametrize("signed_zero", [True, slow("underflow"), slow(False)])
 def test_every_product_and_sum_of_small_formats(signed_zero: bool | str) -> None:
     """All numbers of float6_e3m2fn plus all products of two of float4_e2m1fn, in all modes."""
     small, sums = lowp.values("float4_e2m1fn"), lowp.values("float6_e3m2fn")
