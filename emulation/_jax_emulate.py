@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowp._errors import ArgumentError, ArgumentTypeError, nearest, warn_caller
-from lowp.emulation._jax_attention import wants_cache
 from lowp.emulation._jax_captured import captured_origins
 from lowp.emulation._jax_origins import Origin, activation, path_of, weight
 from lowp.emulation._jax_plan import Planner
 from lowp.emulation._jax_products import Hooks
+from lowp.emulation._jax_remarks import remark_missing
 from lowp.emulation._jax_run import Run, evaluate
 from lowp.emulation._jax_seeds import word_of
 from lowp.emulation._jax_sites import Plan, Scope, Site
@@ -133,9 +133,7 @@ class Emulated:
         captured = [] if any_weights or self.weights is not None else captured_origins(self.function, closed.consts)
         planner.parameters.update(origin.root for origin in (*inputs, *captured) if origin.kind == "weight")
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
-        if wants_cache(self.recipe) and not planner.attention.found.keys:
-            planner.report.remark("kv_cache: no attention with keys and values was found; nothing is rounded by it")
-        self._check_weights(planner, any_weights or bool(captured))
+        remark_missing(planner, self.recipe, self.weights is not None or any_weights or bool(captured))
         self._check_patterns(planner)
 
         def results_of(arrays: list[Any]) -> Any:
@@ -198,16 +196,6 @@ class Emulated:
             if pattern in named and len(named) == len(self.recipe.primitives) and message not in self._warned:
                 self._warned.add(message)
                 warn_caller(message)
-
-    def _check_weights(self, planner: Planner, found: bool) -> None:
-        """Remark products that are left alone because no argument was taken for a parameter."""
-        if found or self.weights is not None:
-            return
-        if any(row.cast.startswith("left alone") for row in planner.report.find(operation="matmul")):
-            planner.report.remark(
-                "no parameters: the first argument is no tree of arrays, so products are of two activations; name "
-                "the arguments that are parameters, such as weights=0"
-            )
 
     def _check_patterns(self, planner: Planner) -> None:
         self._check_primitives(planner)

@@ -27,8 +27,8 @@ from lowp.emulation._jax_equations import (
 from lowp.emulation._jax_masks import Product, gradient_of, is_masked, mask_for
 from lowp.emulation._jax_origins import CONSTANT, Origin
 from lowp.emulation._jax_products import product_of
-from lowp.emulation._jax_readers import Lookups, Reader, Readers
-from lowp.emulation._jax_rows import Rows
+from lowp.emulation._jax_readers import Lookups, Reader, Readers, gradient_site
+from lowp.emulation._jax_rows import Rows, hints
 from lowp.emulation._jax_sites import Mask, MaskKey, Plan, Scope, Site, Step
 from lowp.emulation.recipe import Recipe, Rule
 
@@ -209,14 +209,14 @@ class Planner(Rows):
             return Step(site, cached=self.attention.cached_again(inputs), mask=mask), result
         site = self._forward(eqn, inputs, stack, scope)
         number, result = self.attention.meet(eqn, inputs, result)
-        hints = _hints(stack, scope, inputs)
-        if self.attention.misses(number, kinds) and origins.operation_of(kinds, hints) == "attention":
+        names = hints(stack, scope, inputs)
+        if self.attention.misses(number, kinds) and origins.operation_of(kinds, names) == "attention":
             self.cannot(f"kv_cache: which operands of {origins.scope_of(stack)!r} are keys and values was not found")
         return Step(site, cached=self.attention.cached(self, number, site, inputs, (stack, scope))), result
 
     def _forward(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> Site | None:
         kinds = [o.kind for o in inputs]
-        operation = origins.operation_of(kinds, _hints(stack, scope, inputs))
+        operation = origins.operation_of(kinds, hints(stack, scope, inputs))
         if eqn.primitive.name == "conv_general_dilated":
             operation = "conv"
         parameter = max((o for o in inputs if o.kind == "weight"), key=lambda o: o.size, default=CONSTANT)
@@ -245,7 +245,7 @@ class Planner(Rows):
         if "weight" in kinds:
             origin = inputs[kinds.index("weight")]
             roles = tuple("weight" if kind == "weight" else "gradient" for kind in kinds)
-            operation = origins.operation_of(kinds, _hints(stack, scope, [origin]))
+            operation = origins.operation_of(kinds, hints(stack, scope, [origin]))
             name, product = origin.path, "grad_input"
             reader = self._readers.find([origin], "grad_input")
         else:
@@ -287,12 +287,6 @@ class Planner(Rows):
             self.masked.add(mask.key)
         return mask
 
-    def _no_mask(self, site: Site) -> None:
-        self.cannot(
-            f"{site.layer}: the gradient's mask is not applied where the program takes the gradient itself; "
-            "take it outside: jax.grad(lowp.jax.emulate(loss, recipe))"
-        )
-
     def _lookup(self, eqn: Any, inputs: list[Origin], stack: str, scope: Scope) -> tuple[Site | None, list[Origin]]:
         site = self._site(inputs[0].path, stack, "embedding", "forward", ("weight",), scope)
         self._lookups.add(eqn, inputs[1], site)
@@ -309,10 +303,7 @@ class Planner(Rows):
             return None
         if forward is None:
             return None
-        site = replace(
-            forward, product="grad_weight", roles=("gradient",), split=scope.split, times=scope.times,
-            rounds=scope.rounds, forgets=scope.forgets,
-        )  # fmt: skip
+        site = gradient_site(forward, scope)
         self._rows(site, ("grad_weight",))
         if forward.cast("weight", "forward").masks:
             self._no_mask(site)
@@ -407,7 +398,3 @@ class Planner(Rows):
             self.cannot(f"{LEFT_ALONE[name]} {name!r} in {origins.scope_of(stack)!r}")
         elif any(has_product(j) for j in core.jaxprs_in_params(eqn.params)):
             self.cannot(f"matrix products inside {name!r}")
-
-
-def _hints(stack: str, scope: Scope, inputs: Sequence[Origin]) -> str:
-    return f"{stack}/{scope.functions}/{'/'.join(o.path for o in inputs)}"

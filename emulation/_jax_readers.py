@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lowp.emulation._jax_masks import Product
 from lowp.emulation._jax_origins import Origin
-from lowp.emulation._jax_sites import Site
+from lowp.emulation._jax_sites import Scope, Site
 
 
 class Reader(NamedTuple):
@@ -88,6 +89,14 @@ class Lookups:
         number = self._visits.get(visit, 0)
         self._visits[visit] = number + 1
         return best[-1 - number % len(best)]
+
+
+def gradient_site(forward: Site, scope: Scope) -> Site:
+    """Return where the gradient of the rows of a lookup stands."""
+    return replace(
+        forward, product="grad_weight", roles=("gradient",), split=scope.split, times=scope.times,
+        rounds=scope.rounds, forgets=scope.forgets,
+    )  # fmt: skip
 
 
 def _places(eqn: Any) -> tuple[Any, ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lowp._errors import ArgumentError
-from lowp.emulation._jax_sites import Site
+from lowp.emulation._jax_origins import Origin
+from lowp.emulation._jax_sites import Scope, Site
 from lowp.emulation.report import Report
 
 
@@ -55,8 +58,19 @@ class Rows:
             )
         self.report.add(site.layer, site.operation, product, role, cast.describe(), site.times)
 
+    def _no_mask(self, site: Site) -> None:
+        self.cannot(
+            f"{site.layer}: the gradient's mask is not applied where the program takes the gradient itself; "
+            "take it outside: jax.grad(lowp.jax.emulate(loss, recipe))"
+        )
+
     def cannot(self, what: str, remark_only: bool = False) -> None:
         """Remark on what is left alone, or raise ArgumentError where nothing may be."""
         if self.strict and not remark_only:
             raise ArgumentError(f"recipe: cannot emulate this: {what}; pass strict=False to leave it alone.")
         self.report.remark(f"not emulated: {what}")
+
+
+def hints(stack: str, scope: Scope, inputs: Sequence[Origin]) -> str:
+    """Return what names may be found in: the scopes, the functions and the paths of the operands."""
+    return f"{stack}/{scope.functions}/{'/'.join(o.path for o in inputs)}"
