@@ -113,12 +113,10 @@ class NumpyWorld:
 
     def product(self, x: Any, factor: Any) -> Any:
         with np.errstate(all="ignore"):
-            with np.errstate(all="ignore"):  # as frameworks do, which never warn
             return x * factor
 
     def quotient(self, a: Any, b: Any) -> Any:
         with np.errstate(all="ignore"):
-            with np.errstate(all="ignore"):
             return a / b
 
     def fence(self, x: Any) -> Any:
