@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.emulation._rounded_merges import chain_merges, tree_merges
 from lowp.emulation._rounded_plan import FLOAT64_BITS, Extent, SumPlan, Target, extent_of, is_served, sum_bits, sum_plan
 from lowp.emulation._side import Side
 from lowp.formats.float_format import Float
@@ -107,7 +108,9 @@ def run(
     moves = position + first_step * outputs, outputs, along, across, given.c[:1].size
     where = np.array([*moves, *random_bits.keys(accumulator.seed)], np.int64)
     program = _program(given, accumulator)
-    found = _sums(given, program, plans, where, _merges(program, accumulator, given.a.shape[2]))
+    found = _quick_sums(given, program, accumulator)
+    if found is None:
+        found = _sums(given, program, plans, where, _merges(program, accumulator, given.a.shape[2]))
     return np.ascontiguousarray(found.transpose(0, 2, 1) if turned else found).reshape(c.shape)
 
 
@@ -263,29 +266,10 @@ def _merges(program: Program, accumulator: Accumulator, terms: int) -> tuple[NDA
     First within a full step, then within the last; last among the steps' sums; third is where those begin on the stack.
     """
     tail = terms % program.group or program.group
-    inside = _tree_merges if accumulator.group_sum == "pairwise" else _chain_merges
-    steps = _tree_merges(-(-terms // program.group)) if program.pairwise else []
+    inside = tree_merges if accumulator.group_sum == "pairwise" else chain_merges
+    steps = tree_merges(-(-terms // program.group)) if program.pairwise else []
     base = [_ROWS + program.group.bit_length() + 1]
     return tuple(np.array(x, np.int64) for x in (inside(program.group), inside(tail), base, steps))
-
-
-def _chain_merges(count: int) -> list[int]:
-    return [int(i > 0) for i in range(count)]
-
-
-def _tree_merges(count: int) -> list[int]:
-    """Return the additions after each leaf of a tree of halves, the larger half first.
-
-    Example:
-        >>> _tree_merges(3), _tree_merges(5)
-        ([0, 1, 1], [0, 1, 1, 0, 2])
-    """
-    if count <= 1:
-        return [0] * count
-    half = (count + 1) // 2
-    left, right = _tree_merges(half), _tree_merges(count - half)
-    right[-1] += 1
-    return left + right
 
 
 def _transposed(given: Operands) -> Operands:
@@ -299,8 +283,8 @@ def _sums(given: Operands, program: Program, plans: Plans, where: NDArray[np.int
     from lowp.emulation import _rounded_kernels as kernels
 
     batch, rows, columns = given.c.shape
-    tiles = max(-(-columns // _WIDTH), 1)
-    width = max(-(-columns // tiles), 1)
+    width = _width(columns)
+    tiles = max(-(-columns // width), 1)
     b, state = _tiled(given.b, width), _tiled(given.c, width).transpose(0, 2, 1, 3)
     state = np.array(state, order="C").reshape(batch * rows, -1, width)
     a = np.ascontiguousarray(given.a).reshape(batch * rows, -1)
@@ -314,6 +298,47 @@ def _sums(given: Operands, program: Program, plans: Plans, where: NDArray[np.int
 
     split(batch * rows * tiles * unit, work, unit)
     return state.reshape(batch, rows, tiles * width)[:, :, :columns]
+
+
+def _quick_sums(given: Operands, program: Program, accumulator: Accumulator) -> Array | None:
+    """Return the sums (batch, rows, columns) of products added one by one, where a quick kernel finds them."""
+    if (
+        program.pairwise
+        or program.compensation
+        or program.flushes_sums
+        or program.flushes_products
+        or program.group > 1
+    ):
+        return None
+    from lowp.emulation import _rounded_quick_kernels as kernels
+    from lowp.emulation._rounded_quick import Sums, arrays, changes_nothing, quick
+
+    target, product = _target(accumulator), _product_target(accumulator)
+    term = extent_of(given.a, given.a_format).times(extent_of(given.b, given.b_format))
+    rounds = program.rounds_products and not changes_nothing(product, term)
+    running = _running_extent(given, accumulator, target, product.extent if rounds else term)
+    found = quick(Sums(target, product if rounds else None, term, running))
+    if found is None:
+        return None
+    batch, rows, columns = given.c.shape
+    a, b, state = arrays(found, given.a.reshape(batch * rows, -1), *(_tiled(x, _width(columns)) for x in given[1:3]))
+    tiles, width = state.shape[1], state.shape[3]
+    state = np.ascontiguousarray(state.transpose(0, 2, 1, 3)).reshape(batch * rows, tiles, width)
+    unit = max(a.shape[1] * width, 1)
+
+    def work(start: int, stop: int) -> None:
+        kernels.sum_quickly(
+            (start // unit, stop // unit), a, b, state, program.rows, found.way, found.product, found.sum
+        )
+
+    split(batch * rows * tiles * unit, work, unit)
+    return state.reshape(batch, rows, tiles * width)[:, :, :columns].astype(np.float64)
+
+
+def _width(columns: int) -> int:
+    """Return how many columns a tile has."""
+    tiles = max(-(-columns // _WIDTH), 1)
+    return max(-(-columns // tiles), 1)
 
 
 def _tiled(x: Array, width: int) -> Array:
