@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.emulation import _aligned_columns_kernels as columns_kernels
 from lowp.emulation import _aligned_kernels as kernels
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
 from lowp.emulation._side import Side
@@ -25,10 +26,10 @@ _NEVER = 1 << 24
 _LEAST_REFERENCE = -900
 _LEAST_BIT = -960
 _WAYS = {
-    "toward_zero": kernels.TRUNCATED,
-    "ties_to_even": kernels.NEAREST,
-    "toward_negative": kernels.DOWN,
-    "toward_positive": kernels.UP,
+    "toward_zero": columns_kernels.TRUNCATED,
+    "ties_to_even": columns_kernels.NEAREST,
+    "toward_negative": columns_kernels.DOWN,
+    "toward_positive": columns_kernels.UP,
 }
 _WIDTH = 128
 #: The exponent of zero where exponents have 16 bits.
@@ -170,17 +171,11 @@ def _dtype(plan: AlignedPlan, left: Factors, right: Factors, stored: StoredPlan)
     if stored.least_bit < _LEAST_BIT or stored.smallest_normal > 0 or stored.precision > 53:
         return None
     bits = plan.fraction_bits + 2 + (plan.group - 1).bit_length()
-    spread = max(_reach(left), _reach(right))
+    spread = max(left.reach, right.reach)
     product = left.fraction_bits + right.fraction_bits + 2
     if max(bits, product) <= 24 and spread <= 40:
         return np.float32
     return np.float64 if max(bits, product) <= 52 and spread <= 400 else None
-
-
-def _reach(x: Factors) -> int:
-    """Return the largest magnitude of an exponent, last bits included."""
-    used = x.exponents[x.exponents != ZERO_EXPONENT]
-    return int(np.abs(used).max(initial=0)) + x.fraction_bits
 
 
 class _Sums:
@@ -198,12 +193,15 @@ class _Sums:
 
     def run(self, c: NDArray[np.float64]) -> NDArray[Any]:
         batch, rows, columns = c.shape
-        state = _tiled(c.reshape(1, batch * rows, columns), self.width)[0].transpose(1, 0, 2).copy()
+        tiles = -(-columns // self.width)
+        whole = np.zeros((batch * rows, tiles * self.width))
+        whole[:, :columns] = c.reshape(batch * rows, columns)
+        state = whole.reshape(batch * rows, tiles, self.width)
         specials = self._specials()
         a: tuple[NDArray[Any], ...]
         b: tuple[NDArray[Any], ...]
         if self.dtype is not None:
-            left, right = (np.maximum(x.exponents, _ABSENT) for x in (self.left, self.right))
+            left, right = (x.narrow_exponents(_ABSENT) for x in (self.left, self.right))
             a = self._flat(self.left.numbers, self.dtype), self._flat(left, np.int16)
             b = self._tiles(self.right.numbers, self.dtype), self._tiles(right, np.int16, _ABSENT)
         else:
@@ -214,20 +212,18 @@ class _Sums:
             if self.dtype is None:
                 kernels.aligned_general(span, a, b, specials, self.plan, self.stored, state)
                 return
-            powers = np.zeros(self.width, self.dtype)
-            narrow = np.zeros(self.width, self.dtype), powers, powers.view(f"i{powers.itemsize}")
-            kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, narrow, state)
+            narrow = np.zeros(self.width, self.dtype), np.zeros(self.width, self.dtype)
+            columns_kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, narrow, state)
 
         unit = max(self.sides[0].values.shape[2] * columns, 1)  # `split` counts multiply-adds
         split(batch * rows * unit, work, unit)
-        whole = state.transpose(1, 0, 2)[None]
-        return _untiled(whole, columns).reshape(batch, rows, columns)
+        return np.ascontiguousarray(whole[:, :columns]).reshape(batch, rows, columns)
 
     def _flat(self, x: NDArray[Any], dtype: Any, _fill: Any = 0) -> NDArray[Any]:
         return np.ascontiguousarray(x.reshape(-1, x.shape[2]), dtype)
 
     def _tiles(self, x: NDArray[Any], dtype: Any, fill: Any = 0) -> NDArray[Any]:
-        return _tiled(x.astype(dtype, copy=False), self.width, fill)
+        return _tiled(x, self.width, fill, dtype)
 
     def _general(self, x: Factors, shape: Any, side: int) -> tuple[NDArray[Any], ...]:
         parts = shape(x.significands, np.int64), shape(x.exponents, np.int32, ZERO_EXPONENT)
@@ -250,17 +246,12 @@ class _Sums:
         return np.ascontiguousarray(left), right, bad_left, bad_right
 
 
-def _tiled(x: NDArray[Any], width: int, fill: Any = 0) -> NDArray[Any]:
+def _tiled(x: NDArray[Any], width: int, fill: Any = 0, dtype: Any = None) -> NDArray[Any]:
     """Return (batch, terms, columns) as (batch, tiles, terms, width)."""
     batch, terms, columns = x.shape
     tiles = max(-(-columns // width), 1)
     if columns != tiles * width:
-        padded = np.full((batch, terms, tiles * width), fill, x.dtype)
+        padded = np.full((batch, terms, tiles * width), fill, dtype or x.dtype)
         padded[:, :, :columns] = x
         x = padded
-    return np.ascontiguousarray(x.reshape(batch, terms, tiles, width).transpose(0, 2, 1, 3))
-
-
-def _untiled(x: NDArray[Any], columns: int) -> NDArray[Any]:
-    batch, tiles, terms, width = x.shape
-    return np.ascontiguousarray(x.transpose(0, 2, 1, 3).reshape(batch, terms, tiles * width)[:, :, :columns])
+    return np.array(x.reshape(batch, terms, tiles, width).transpose(0, 2, 1, 3), dtype, order="C")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from lowp.emulation._aligned_kernels import store_columns
+from lowp.emulation._aligned_columns_kernels import store_columns
 from lowp.emulation._exact_bins_kernels import _MASK, _parts, _signed, store, top_of, window
 from lowp.emulation._odd_kernels import _sum_error
 
@@ -78,7 +78,7 @@ def steps_in_floats(
     """
     own = np.zeros(bins, np.int64)
     right, way = floats
-    sums, lost, unit, results = np.empty(_TILE), np.empty(_TILE), np.empty(_TILE), np.empty(_TILE)
+    sums, lost, results = np.empty(_TILE), np.empty(_TILE), np.empty(_TILE)
     for i in range(start, stop):
         for left in range(0, len(b), _TILE):
             count = min(_TILE, len(b) - left)
@@ -90,7 +90,7 @@ def steps_in_floats(
                     for j in range(count):
                         running[j] = _read(running[j], how)
                 _sum_columns(a[i, first:last], right[first:last, left : left + count], running, total, error)
-                store_columns(total, total.view(np.int64), way, plan, unit[:count], unit[:count].view(np.int64), result)
+                store_columns(total, way, plan, result)
                 for j in range(count):
                     if error[j] == 0.0:
                         running[j] = result[j]

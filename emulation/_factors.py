@@ -17,8 +17,7 @@ from lowp.formats.spec import ScalarFormat
 ZERO_EXPONENT = -(1 << 20)
 #: Significant bits of an operand whose products and sums 64-bit integers hold.
 MOST_BITS = 31
-#: Fields of float64.
-_MANTISSA, _FIELD, _BIAS = 52, 0x7FF, 1023
+_MANTISSA = 52
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,21 @@ class Factors:
         """The numbers, 0 for what is not finite."""
         return self.values if self.finite is None else np.where(self.finite, self.values, 0.0)
 
+    @property
+    def reach(self) -> int:
+        """The largest magnitude of an exponent, last bits included."""
+        from lowp.emulation import _factors_kernels as kernels
+
+        return int(kernels.largest_magnitude(self.exponents.reshape(-1), ZERO_EXPONENT)) + self.fraction_bits
+
+    def narrow_exponents(self, absent: int) -> NDArray[np.int16]:
+        """Return the exponents as int16, those of zeros as `absent`."""
+        from lowp.emulation import _factors_kernels as kernels
+
+        found = np.empty(self.exponents.shape, np.int16)
+        kernels.narrowed(self.exponents.reshape(-1), absent, found.reshape(-1))
+        return found
+
     @cached_property
     def significands(self) -> NDArray[np.int64]:
         """The significands, as int64."""
@@ -58,20 +72,22 @@ def factors(values: NDArray[np.float64], fmt: ScalarFormat) -> Factors:
     Raises:
         ArgumentError: Numbers have too many significant bits.
     """
-    finite = np.isfinite(values)
-    all_finite = bool(finite.all())
+    from lowp.emulation import _factors_kernels as kernels
+
+    values = np.ascontiguousarray(values)
+    exponents = np.empty(values.shape, np.int32)
+    flat = values.reshape(-1).view(np.int64)
+    all_finite = kernels.exponents(flat, least_exponent(fmt), ZERO_EXPONENT, exponents.reshape(-1))
+    finite = None if all_finite else np.isfinite(values)
     bits = precision(fmt)
     if bits > MOST_BITS:
-        bits = _most_bits(values if all_finite else values[finite])
+        bits = _most_bits(values if finite is None else values[finite])
     if bits > MOST_BITS:
         raise ArgumentError(
             f"operands in {fmt.name!r}, of {bits} significant bits, are too wide for aligned sums, which take "
             f"{MOST_BITS}; leave alignment out."
         )
-    fields = np.ascontiguousarray(values).view(np.int64) >> _MANTISSA & _FIELD
-    exponents = np.maximum(fields - _BIAS, least_exponent(fmt)).astype(np.int32)
-    exponents[(fields == 0) | (fields == _FIELD)] = ZERO_EXPONENT
-    return Factors(values, exponents, bits - 1, None if all_finite else finite)
+    return Factors(values, exponents, bits - 1, finite)
 
 
 def _most_bits(values: NDArray[np.float64]) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from lowp.emulation._bitcast_kernels import bits_of, fused, number_of
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -19,45 +19,12 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 PRODUCT_AND_SUM, SUM, SUM_TOWARD_ZERO = range(3)
 
 
-@intrinsic
-def _bits(_context: Any, value: Any) -> Any:
-    """Return the bits of a number as an integer of its size."""
-    integer = {types.float32: types.int32, types.float64: types.int64}[value]
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(integer.bitwidth))
-
-    return integer(value), build
-
-
-@intrinsic
-def _number(_context: Any, bits: Any, like: Any) -> Any:
-    """Return the number of some bits, of the type of another number."""
-    integer = {types.float32: types.int32, types.float64: types.int64}[like]
-
-    def build(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        narrowed = context.cast(builder, arguments[0], bits, integer)
-        return builder.bitcast(narrowed, context.get_value_type(like))
-
-    return like(bits, like), build
-
-
-@intrinsic
-def _fused(_context: Any, a: Any, _b: Any, _c: Any) -> Any:
-    """Return `a * b + c` rounded once by the machine."""
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return a(a, a, a), build
-
-
 @_inline
 def _nearest_even(v: float, p: Any) -> Any:
     """Round to the format of a plan, ties to even, and see to what is beyond its range."""
-    bits = _bits(v)
-    magic = _number(max(bits & p.exponent_mask, p.least_field) + p.raise_by, v)
-    r = _number(_bits((v + magic) - magic) | (bits & p.zero_sign), v)
+    bits = bits_of(v)
+    magic = number_of(max(bits & p.exponent_mask, p.least_field) + p.raise_by, v)
+    r = number_of(bits_of((v + magic) - magic) | (bits & p.zero_sign), v)
     r = p.above if v >= p.top else r
     r = p.below if v <= p.bottom else r
     return v if v != v else r
@@ -70,12 +37,12 @@ def _both(x: float, b: float, s: float, product: Any, p: Any) -> Any:
 
 @_inline
 def _sum(x: float, b: float, s: float, p: Any) -> Any:
-    return _nearest_even(_fused(x, b, s), p)
+    return _nearest_even(fused(x, b, s), p)
 
 
 @_inline
 def _truncated(x: float, b: float, s: float, p: Any) -> Any:
-    return _number(_bits(_fused(x, b, s)) & p.kept_bits, s)
+    return number_of(bits_of(fused(x, b, s)) & p.kept_bits, s)
 
 
 @_compile

@@ -55,18 +55,22 @@ def product(unit: MatrixUnit, a: Any, b: Any, c: Any, scale_a: Any, scale_b: Any
     scale_a, scale_b = _shaped_scales(unit, a, b, scale_a, scale_b, lead)
     left = _read_as(unit, unit.a), _read_as(unit, unit.b)
     scale_format = _unit_rows.coding(unit.scale).format if unit.scale else None
-    result = np.empty((len(a), a.shape[1], b.shape[2]))
+    parts = []
     per = max(_PART // max(a.shape[1] * a.shape[2] * b.shape[2], 1), 1)
     for start in range(0, len(a), per):
         part = slice(start, start + per)
         scales = [None if s is None else s[part] for s in (scale_a, scale_b)]
-        result[part] = summed(
-            Side(a[part], left[0], scales[0], scale_format, unit.block or 1),
-            Side(b[part], left[1], scales[1], scale_format, unit.block or 1),
-            c[part],
-            unit.accumulator,
-            _unit_rows.coding(unit.c).format,
+        parts.append(
+            summed(
+                Side(a[part], left[0], scales[0], scale_format, unit.block or 1),
+                Side(b[part], left[1], scales[1], scale_format, unit.block or 1),
+                c[part],
+                unit.accumulator,
+                _unit_rows.coding(unit.c).format,
+            )
         )
+    empty = np.empty((0, a.shape[1], b.shape[2]))
+    result = parts[0] if len(parts) == 1 else np.concatenate(parts or [empty])
     return result.reshape(*lead, a.shape[1], b.shape[2])
 
 
@@ -126,7 +130,7 @@ def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:
     mode = "toward_zero" if coding.ignored else "ties_to_even"
     read = np.asarray(verbs.quantize(given, coding.format, mode, keeping(coding.format)))
     exact = given == given.astype(np.float32) if coding.ignored else read == given
-    if not (exact | np.isnan(given)).all():
+    if not exact.all() and not (exact | np.isnan(given)).all():
         wrong = float(given[~(exact | np.isnan(given))].flat[0])
         holder = "float32" if coding.ignored else coding.format.name
         raise ArgumentError(
