@@ -22,6 +22,7 @@ from lowp.emulation._stored_plan import is_storable
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
+from lowp.rounding._corrections import corrections
 from lowp.rounding.lowering import lower
 from lowp.rounding.modes import ABOVE_HALF, BELOW_HALF, HALF, INTEGER_ONLY, Rounding, rounding
 
@@ -186,7 +187,7 @@ def sum_plan(target: Target, term: Extent, running: Extent | None, terms: int = 
         table=target.mode.table,
         variant=target.mode.variant,
         random_bits=target.mode.random_bits,
-        **_corrections(target.mode),
+        **corrections(target.mode)._asdict(),
         **_ends(target),
     )
 
@@ -220,19 +221,6 @@ def _grid(target: Target) -> dict[str, int]:
         "wrap_bits": fmt.bits if target.overflow == "wrap" else 0,
         "wrap_signed": int(fmt.signed),
     }
-
-
-def _corrections(mode: Rounding) -> dict[str, Any]:
-    """Return how a number rounded to nearest, ties to even, becomes one rounded by another mode."""
-    even_only = mode.away(BELOW_HALF, False, False) != mode.away(BELOW_HALF, False, True)
-    ties = not any(mode.away(BELOW_HALF, n, False) for n in (False, True)) and mode.away(ABOVE_HALF, False, False)
-    ties = ties and mode.away(ABOVE_HALF, True, False)
-    low, high = (HALF, HALF) if ties else (BELOW_HALF, ABOVE_HALF)
-    found: dict[str, Any] = {"odd_mask": int(even_only), "off": 0.5 - 2.0**-54 if ties else 0.0}
-    for name, negative in (("", False), ("_negative", True)):
-        found[f"up{name}"] = float(mode.away(low, negative, False))
-        found[f"down{name}"] = float(not mode.away(high, negative, True))
-    return found
 
 
 def _ends(target: Target) -> dict[str, Any]:
@@ -305,7 +293,7 @@ def _way(target: Target, term: Extent, running: Extent | None, terms: int) -> tu
         return WIDE, False
     if mode.variant:
         return STOCHASTIC, not exact
-    lossy = not exact and not (_corrections(mode)["off"] and not integer and _is_innocuous(target, term, stored))
+    lossy = not exact and not (corrections(mode).off and not integer and _is_innocuous(target, term, stored))
     above, below, infinite_above, infinite_below = _beyond(target)
     same = str((above, below)) == str((infinite_above, infinite_below))
     return (NEAREST_EVEN if mode.name == "ties_to_even" and same else CORRECTED), lossy

@@ -26,8 +26,11 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 def applies(fmt: ScalarFormat, mode: Rounding) -> bool:
     """Whether the addition trick serves this format and mode exactly."""
-    if mode.name != "ties_to_even":
-        return False
+    return mode.name == "ties_to_even" and can_be_added(fmt)
+
+
+def can_be_added(fmt: ScalarFormat) -> bool:
+    """Whether one float32 addition rounds to the format's numbers."""
     if isinstance(fmt, Float):
         return (
             fmt.subnormals and fmt.mantissa_bits >= 1 and fits_float32(fmt) and fmt.emax + 24 - fmt.mantissa_bits <= 127
@@ -37,9 +40,9 @@ def applies(fmt: ScalarFormat, mode: Rounding) -> bool:
     return False
 
 
-def has_float32_exponents(fmt: ScalarFormat, mode: Rounding) -> bool:
-    """Whether a format is float32 with fewer mantissa bits, as bfloat16 and TF32, rounded to nearest even."""
-    if not isinstance(fmt, Float) or mode.name != "ties_to_even":
+def has_float32_exponents(fmt: ScalarFormat) -> bool:
+    """Whether a format is float32 with fewer mantissa bits, as bfloat16 and TF32."""
+    if not isinstance(fmt, Float):
         return False
     return fmt.exponent_bits == 8 and fmt.bias == 127 and 1 <= fmt.mantissa_bits <= 22 and fmt.subnormals and fmt.signed
 
@@ -88,8 +91,8 @@ def _nearest_even(v: Any, least: Any, raise_by: Any, clip: Any) -> Any:
 
 
 @_compile
-def quantize_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
-    """Round float32 `x` into float32 `out`; NaN passes through."""
+def rounded_to_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
+    """Round float32 `x` into float32 `out`, another array; NaN passes through."""
     least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
     top, bottom, clip, over, over_negative, inf, inf_negative = (
         floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
@@ -109,7 +112,7 @@ def quantize_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
 
 
 @_compile
-def quantize_float32_exponents(x: Any, out: Any, plan: Any) -> None:
+def float32_exponents(x: Any, out: Any, plan: Any) -> None:
     """Round float32 bits (int32 views) to fewer mantissa bits; carries run into the exponent by themselves."""
     shift, top, negative_zero = plan[0], plan[1], plan[6] == 1
     over, over_negative, inf, inf_negative = plan[2], plan[3], plan[4], plan[5]

@@ -17,6 +17,7 @@ from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import FLOAT64_BITS, code_dtype, decode_bits, decode_codes, value_table
 from lowp.rounding import _edges, _search, _tapered, _thresholds, _wrap
 from lowp.rounding._arrays import widen
+from lowp.rounding._float32_runs import float32_run
 from lowp.rounding._ranked import encode_ranked, has_exponent_rows, quantize_ranked
 from lowp.rounding._threads import split
 from lowp.rounding.lowering import fits_float32, kernel_plan
@@ -64,7 +65,7 @@ def quantize_values(
         return np.where(low, np.ldexp(raised, -LIFT), quantize_values(np.where(low, 0, x), fmt, request, start=start))
     x = _edges.below_gap(x, fmt)
     result = np.empty(x.shape, x.dtype) if out is None or out.dtype != x.dtype else out
-    if x.dtype == np.float32 and request.mode.name == "ties_to_even" and _run_fast(x, result, fmt, request):
+    if x.dtype == np.float32 and request.mode.variant == 0 and _run_fast(x, result, fmt, request):
         pass
     else:
         from lowp.rounding._kernels import quantize_bits
@@ -161,21 +162,11 @@ def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, 
 
 
 def _run_fast(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request) -> bool:
-    """Run the float32 nearest-even kernel if it serves the format; say whether it did."""
-    from lowp.rounding import _fast_kernels as fast
-
-    source, sink = x.reshape(-1), result.reshape(-1)
-    if fast.has_float32_exponents(fmt, request.mode):
-        assert isinstance(fmt, Float)
-        shift = fast.shift_plan(fmt, request.mode, request.overflow)
-        bits, rounded = source.view(np.int32), sink.view(np.int32)
-        split(x.size, lambda a, b: fast.quantize_float32_exponents(bits[a:b], rounded[a:b], shift))
-        return True
-    if not fast.applies(fmt, request.mode):
+    """Round float32 numbers in one pass if that is enough; say whether it was."""
+    run = float32_run(fmt, request.mode, request.overflow)
+    if run is None:
         return False
-    assert isinstance(fmt, Float | Integer | Fixed)
-    plan = fast.fast_plan(fmt, request.mode, request.overflow)
-    split(x.size, lambda a, b: fast.quantize_nearest_even(source[a:b], sink[a:b], plan.integers, plan.floats))
+    run(x.reshape(-1), result.reshape(-1))
     return True
 
 

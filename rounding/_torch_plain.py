@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -19,20 +19,17 @@ import torch
 from lowp._errors import ArgumentError
 from lowp.formats.block import Block
 from lowp.formats.codebook import Codebook
-from lowp.formats.float_format import Float
-from lowp.formats.integer import Fixed, Integer
 from lowp.formats.logarithms import is_logarithmic
 from lowp.formats.packed import Packed
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import value_table
-from lowp.rounding._arrays import as_source, no_room
+from lowp.rounding._arrays import as_source, no_room, to_odd_float32
 from lowp.rounding._blocks import quantize_blocks, representable_range
 from lowp.rounding._fast_blocks import try_fast
+from lowp.rounding._float32_runs import run_for
 from lowp.rounding._packed import quantize_packed
 from lowp.rounding._pieces import depends_on_whole, runs, tensor_amax, with_amax
 from lowp.rounding._scalar import quantize_values
-from lowp.rounding._threads import SERIAL_BELOW, split
-from lowp.rounding._wrap import WRAPPING
 from lowp.rounding.request import Request, without_nan
 from lowp.rounding.shard import Shard
 
@@ -138,14 +135,18 @@ def _check_packed_piece(fmt: Packed, request: Request, shard: Shard | None) -> N
         )
 
 
-def numbers(x: torch.Tensor) -> Any:
+def numbers(x: torch.Tensor, payloads: bool = False) -> Any:
     """Return the numbers of a tensor as a contiguous NumPy array, exactly; CPU float32 and float64 share memory.
 
-    Integers keep their dtype; other floats come as float32.
+    Integers keep their dtype; other floats come as float32. NaN of float16 keep their payloads if `payloads`: torch
+    keeps those of vectors and loses those of single numbers.
     """
     plain = x.detach()
     if plain.is_neg():
         plain = plain.resolve_neg()
+    if payloads and plain.dtype == torch.float16:
+        bits = _memory(plain.cpu().contiguous().view(torch.int16))
+        return as_source(bits.view(np.float16)).values
     if plain.dtype.is_floating_point and plain.dtype not in _WIDE:
         plain = plain.to(torch.float32)
     return _memory(plain.cpu().contiguous())
@@ -181,7 +182,7 @@ def quantize_on_cpu(
 ) -> torch.Tensor:
     """Round a tensor with the NumPy kernels; `shard` for scalar formats alone."""
     dtype, is_cpu = x.dtype, x.is_cpu
-    run = _nearest_even(fmt, request) if dtype.itemsize < 8 and dtype.is_floating_point else None
+    run = run_for(fmt, request, "float32") if dtype.itemsize < 8 and dtype.is_floating_point else None
     if run is not None:
         values = numbers(x)
         if dtype != torch.float32 or not is_cpu:  # the numbers are a copy
@@ -190,7 +191,7 @@ def quantize_on_cpu(
         target = _target(out, values)
         run(values.reshape(-1), target.reshape(-1))
         return _given(target, out)
-    values = floats_of(numbers(x))
+    values = floats_of(numbers(x, payloads=isinstance(fmt, Packed)))
     if request.nan != "keep" and not isinstance(fmt, ScalarFormat):
         values = without_nan(values, fmt, request.nan)  # type: ignore[arg-type]
     if not dtype.is_floating_point:
@@ -204,29 +205,6 @@ def _finished(result: torch.Tensor, x: torch.Tensor, out: torch.Tensor | None) -
     if out is not None:
         return out.copy_(result)
     return result if x.is_cpu else result.to(x.device)
-
-
-@lru_cache(maxsize=512)
-def _nearest_even(fmt: Format, request: Request) -> Callable[[Any, Any], None] | None:
-    """Return the float32 nearest-even kernel of a format, where one kernel is all that it takes."""
-    if not isinstance(fmt, Float | Integer | Fixed) or request.nan != "keep":
-        return None
-    if request.overflow in WRAPPING or getattr(fmt, "specials", "") == "dlfloat":
-        return None
-    from lowp.rounding import _fast_kernels as fast
-
-    if fast.has_float32_exponents(fmt, request.mode) or not fast.applies(fmt, request.mode):
-        return None
-    plan = fast.fast_plan(fmt, request.mode, request.overflow)
-    kernel, integers, floats = fast.quantize_nearest_even, plan.integers, plan.floats
-
-    def run(source: Any, sink: Any) -> None:
-        if source.size < SERIAL_BELOW:
-            kernel(source, sink, integers, floats)
-        else:
-            split(source.size, lambda a, b: kernel(source[a:b], sink[a:b], integers, floats))
-
-    return run
 
 
 def _target(out: torch.Tensor | None, values: Any) -> Any:
@@ -279,30 +257,40 @@ def _exactly(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
     """Return values as `dtype` if it holds all of them, NaN aside, else None."""
     if values.dtype == dtype:
         return values
-    short = values.to(dtype)
+    short = _cast(values, dtype)
     back = short.to(values.dtype)
     return short if bool(((back == values) | values.isnan()).all()) else None
 
 
+def _cast(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return values rounded once to a dtype; torch rounds float64 to float32 on the way to less."""
+    if values.dtype == torch.float64 and dtype.itemsize < 4:
+        values = torch.from_numpy(to_odd_float32(values.numpy()))
+    return values.to(dtype)
+
+
 def as_dtype(values: Any, dtype: torch.dtype) -> torch.Tensor:
-    """Return NumPy values as a tensor of `dtype`; bfloat16 numbers by their bits, since torch's cast drops payloads."""
+    """Return NumPy values as a tensor of `dtype`; 16-bit numbers by their bits, since torch's cast drops payloads."""
     exact = torch.from_numpy(values)
+    if dtype == torch.float16 and exact.dtype == torch.float32 and np.isnan(values).any():
+        with np.errstate(invalid="ignore", over="ignore"):
+            return torch.from_numpy(values.astype(np.float16))
     if dtype == torch.bfloat16 and exact.dtype == torch.float32:
         bits = exact.view(torch.int32)
         if not (bits & 0xFFFF).any():
             return (bits >> 16).to(torch.int16).view(torch.bfloat16)
-    return exact.to(dtype)
+    return _cast(exact, dtype)
 
 
 def narrowed(values: Any, dtype: torch.dtype, fmt: ScalarFormat) -> torch.Tensor:
     """Return NumPy values as a tensor of `dtype`; those of codebooks and logarithms may be rounded, others must fit."""
     exact = torch.from_numpy(values)
     if dtype == exact.dtype or holds(fmt, dtype):
-        return exact.to(dtype)
+        return _cast(exact, dtype)
     if not (isinstance(fmt, Codebook) or is_logarithmic(fmt)):
         short = _exactly(exact, dtype)
     else:
-        short = exact.to(dtype)
+        short = _cast(exact, dtype)
         kept = (short.isfinite() == exact.isfinite()) | exact.isnan()
         short = short if bool(kept.all()) else None
     if short is None:

@@ -16,6 +16,7 @@ from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
 from lowp.rounding._arrays import Source, as_source, is_float, to_caller
 from lowp.rounding._dispatch import is_jax, is_torch
+from lowp.rounding._quick import quick_run, quickly
 from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request, without_nan
@@ -84,6 +85,10 @@ def quantize(
         if out is not None:
             raise ArgumentError("out is for arrays that can be written, and JAX arrays cannot.")
         return quantize_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
+    if quickly(x, out, axis, seed):
+        run = quick_run(x.dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
+        if run is not None:
+            return run(x, np.empty(x.shape, x.dtype) if out is None else out)
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
     source = _checked(x, resolved, request)

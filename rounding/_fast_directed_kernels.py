@@ -1,0 +1,94 @@
+"""Float32 by any deterministic mode at the speed of memory: to nearest even by one addition, then corrected.
+
+Where the nearest number is off by more than the mode bears it becomes the neighbour on the other side of the exact one.
+Formats as for `_fast_kernels`; the kernels agree bit for bit with `_kernels`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from lowp.formats.float_format import Float
+from lowp.formats.spec import ScalarFormat
+from lowp.rounding._corrections import corrections
+from lowp.rounding.modes import Rounding
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+#: Significant bits of float32.
+_BITS = 24
+
+
+def has_normal_quanta(fmt: ScalarFormat) -> bool:
+    """Whether the least number of a format is a normal float32, as these kernels need it."""
+    return not isinstance(fmt, Float) or fmt.emin - fmt.mantissa_bits >= -126
+
+
+@lru_cache(maxsize=64)
+def correcting(mode: Rounding) -> NDArray[np.float32]:
+    """Return a mode's `Corrections` as numbers of float32, in order."""
+    return np.array(corrections(mode, _BITS), np.float32)
+
+
+@_compile
+def rounded_and_corrected(x: Any, out: Any, integers: Any, floats: Any, how: Any) -> None:
+    """Round float32 `x` into `out`, another array; `how`: `correcting`; the rest as `rounded_to_nearest_even`."""
+    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
+    top, bottom, clip, over, over_negative, inf, inf_negative = (
+        floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
+    )  # fmt: skip
+    infinity, to_quantum = np.float32(np.inf), np.int32(raise_by - np.int32(23 << 23))
+    odd_mask, off = np.int32(how[0]), how[1]
+    up, up_negative, down, down_negative = how[2], how[3], how[4], how[5]
+    for i in range(x.size):
+        v = x[i]
+        negative = np.float32(v).view(np.int32) < 0
+        a = min(abs(v), clip)
+        e = max(np.float32(a).view(np.int32) & np.int32(0x7F800000), least)
+        magic, quantum = np.int32(e + raise_by).view(np.float32), np.int32(e + to_quantum).view(np.float32)
+        raised = np.float32(a + magic)
+        near = np.float32(raised - magic)
+        beyond_exact = np.float32(near - a)
+        borne = np.float32(quantum * off)
+        free = np.int32(raised.view(np.int32) & odd_mask) == 0
+        grows = np.float32(quantum * (up_negative if negative else up))
+        shrinks = np.float32(quantum * (down_negative if negative else down))
+        r = np.float32(near + grows) if (beyond_exact < -borne) & free else near
+        r = np.float32(near - shrinks) if (beyond_exact > borne) & free else r
+        signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
+        beyond = over_negative if negative else over
+        limit = bottom if negative else top
+        signed = beyond if r > limit else signed
+        at_infinity = inf_negative if negative else inf
+        signed = at_infinity if abs(v) == infinity else signed
+        out[i] = v if v != v else signed
+
+
+@_compile
+def float32_exponents_corrected(x: Any, out: Any, plan: Any, how: Any) -> None:
+    """Round float32 bits (int32 views) to fewer mantissa bits; `how` as above, the rest as `float32_exponents`."""
+    shift, top, negative_zero = plan[0], plan[1], plan[6] == 1
+    over, over_negative, inf, inf_negative = plan[2], plan[3], plan[4], plan[5]
+    quantum = np.int32(1 << shift)
+    below_half, kept = np.int32((quantum >> 1) - np.int32(1)), np.int32(-1 << shift)
+    borne = below_half if how[1] > 0 else np.int32(0)
+    odd_mask = quantum if how[0] > 0 else np.int32(0)
+    up, up_negative = np.int32(np.int32(how[2]) * quantum), np.int32(np.int32(how[3]) * quantum)
+    down, down_negative = np.int32(np.int32(how[4]) * quantum), np.int32(np.int32(how[5]) * quantum)
+    for i in range(x.size):
+        b = x[i]
+        mag = np.int32(b & np.int32(0x7FFFFFFF))
+        near = np.int32(np.int32(mag + np.int32(below_half + np.int32((mag >> shift) & 1))) & kept)
+        beyond_exact = np.int32(near - mag)
+        free = np.int32(near & odd_mask) == 0
+        grows, shrinks = (up_negative if b < 0 else up), (down_negative if b < 0 else down)
+        r = np.int32(near + grows) if (beyond_exact < np.int32(-borne)) & free else near
+        r = np.int32(near - shrinks) if (beyond_exact > borne) & free else r
+        value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
+        value = (over_negative if b < 0 else over) if r > top else value
+        value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value
+        out[i] = b if mag > 0x7F800000 else value

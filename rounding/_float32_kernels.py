@@ -1,0 +1,115 @@
+"""Arrays of float32, float16 and bfloat16 rounded by a deterministic mode, a piece at a time; compiled.
+
+A piece is copied, or widened, to a buffer first: a loop vectorises only if what it reads and what it writes are apart,
+and the caller's arrays may be one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from lowp.rounding._fast_directed_kernels import float32_exponents_corrected, rounded_and_corrected
+from lowp.rounding._fast_kernels import float32_exponents, rounded_to_nearest_even
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+
+#: Numbers in a piece: three buffers stay in the first cache.
+_PIECE = 2048
+#: How to round: by an addition, to nearest even or corrected; by bits where exponents are float32's.
+NEAREST, CORRECTED, BITS_NEAREST, BITS_CORRECTED = range(4)
+
+
+@intrinsic
+def _from_half(_context: Any, bits: Any) -> Any:
+    """Return the float32 of float16 bits."""
+
+    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), build
+
+
+@intrinsic
+def _to_half(_context: Any, value: Any) -> Any:
+    """Return the bits of a float32 in float16, rounded to nearest even."""
+
+    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), build
+
+
+@_compile
+def widen_float16(x: Any, out: Any) -> None:
+    """Write float16 bits (uint16) as float32."""
+    for i in range(out.size):
+        out[i] = _from_half(x[i])
+
+
+@_compile
+def narrow_float16(x: Any, out: Any) -> None:
+    """Write float32 numbers that float16 holds as its bits (uint16)."""
+    for i in range(out.size):
+        out[i] = _to_half(x[i])
+
+
+@_compile
+def widen_bfloat16(x: Any, out: Any) -> None:
+    """Write bfloat16 bits (uint16) as float32 bits (uint32)."""
+    for i in range(out.size):
+        out[i] = np.uint32(x[i]) << np.uint32(16)
+
+
+@_compile
+def narrow_bfloat16(x: Any, out: Any) -> None:
+    """Write float32 bits (uint32) of numbers that bfloat16 holds as its bits (uint16)."""
+    for i in range(out.size):
+        out[i] = np.uint16(x[i] >> np.uint32(16))
+
+
+@_compile
+def _round(x: Any, out: Any, way: int, integers: Any, floats: Any, how: Any) -> None:
+    """`how`: the mode, as `correcting`."""
+    if way == NEAREST:
+        rounded_to_nearest_even(x, out, integers, floats)
+    elif way == CORRECTED:
+        rounded_and_corrected(x, out, integers, floats, how)
+    elif way == BITS_NEAREST:
+        float32_exponents(x.view(np.int32), out.view(np.int32), integers)
+    else:
+        float32_exponents_corrected(x.view(np.int32), out.view(np.int32), integers, how)
+
+
+@_compile
+def quantize_float32(x: Any, out: Any, way: int, integers: Any, floats: Any, how: Any) -> None:
+    """Round float32 `x` into `out`, which may be `x`."""
+    buffer = np.empty(min(_PIECE, x.size), np.float32)
+    for i in range(0, x.size, _PIECE):
+        source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
+        piece = buffer[: source.size]
+        for j in range(source.size):
+            piece[j] = source[j]
+        _round(piece, sink, way, integers, floats, how)
+
+
+@_compile
+def quantize_short(x: Any, out: Any, half: bool, way: int, integers: Any, floats: Any, how: Any) -> None:
+    """Round float16 (`half`) or bfloat16 `x` into `out`, both as bits (uint16); they may be one."""
+    wide, rounded = np.empty(min(_PIECE, x.size), np.float32), np.empty(min(_PIECE, x.size), np.float32)
+    for i in range(0, x.size, _PIECE):
+        source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
+        piece, results = wide[: source.size], rounded[: source.size]
+        if half:
+            widen_float16(source, piece)
+        else:
+            widen_bfloat16(source, piece.view(np.uint32))
+        _round(piece, results, way, integers, floats, how)
+        if half:
+            narrow_float16(results, sink)
+        else:
+            narrow_bfloat16(results.view(np.uint32), sink)

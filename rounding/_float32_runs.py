@@ -1,0 +1,103 @@
+"""Scalar formats to which one compiled pass rounds float32, float16 or bfloat16 numbers: found once, then called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
+from lowp.formats.spec import Format, ScalarFormat
+from lowp.rounding._threads import SERIAL_BELOW, split
+from lowp.rounding._wrap import WRAPPING
+from lowp.rounding.modes import Rounding
+from lowp.rounding.request import Request
+
+#: Rounds a flat array into another, or into itself.
+Run = Callable[[Any, Any], None]
+#: Significant bits, exponent of the least normal number and of the largest of the shorter floats.
+_SHORT = {"float16": (11, -14, 15), "bfloat16": (8, -126, 127)}
+
+
+@lru_cache(maxsize=512)
+def float32_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
+    """Return what rounds flat float32 arrays by a deterministic mode, NaN excepted; None: one pass is not enough."""
+    how = _way(fmt, mode, overflow)
+    if how is None:
+        return None
+    from lowp.rounding._float32_kernels import quantize_float32
+
+    def run(source: Any, sink: Any) -> None:
+        if source.size < SERIAL_BELOW:
+            quantize_float32(source, sink, *how)
+        else:
+            split(source.size, lambda a, b: quantize_float32(source[a:b], sink[a:b], *how))
+
+    return run
+
+
+@lru_cache(maxsize=512)
+def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> Run | None:
+    """As `float32_run`, for bits (uint16) of float16 or bfloat16, where that has all the format's numbers."""
+    how = _way(fmt, mode, overflow) if _is_held(fmt, *_SHORT[dtype]) else None
+    if how is None:
+        return None
+    from lowp.rounding._float32_kernels import quantize_short
+
+    half = dtype == "float16"
+
+    def run(source: Any, sink: Any) -> None:
+        if source.size < SERIAL_BELOW:
+            quantize_short(source, sink, half, *how)
+        else:
+            split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], half, *how))
+
+    return run
+
+
+def run_for(fmt: Format, request: Request, dtype: str) -> Run | None:
+    """Return what does all that `quantize` asks for on flat arrays of a dtype, or None."""
+    if not isinstance(fmt, Float | Integer | Fixed) or request.mode.variant:
+        return None
+    if request.overflow in WRAPPING or not (request.nan == "keep" or fmt.has_nan):
+        return None
+    if getattr(fmt, "specials", "") == "dlfloat":
+        return None
+    if dtype == "float32":
+        return float32_run(fmt, request.mode, request.overflow)
+    return short_run(fmt, request.mode, request.overflow, dtype)
+
+
+def _way(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, ...] | None:
+    """Return the kernels' arguments after the arrays."""
+    from lowp.rounding import _fast_directed_kernels as directed
+    from lowp.rounding import _fast_kernels as fast
+    from lowp.rounding import _float32_kernels as kernels
+
+    nearest = mode.name == "ties_to_even"
+    if mode.variant or not isinstance(fmt, Float | Integer | Fixed):
+        return None
+    if fast.has_float32_exponents(fmt):
+        assert isinstance(fmt, Float)
+        way = kernels.BITS_NEAREST if nearest else kernels.BITS_CORRECTED
+        return way, fast.shift_plan(fmt, mode, overflow), np.zeros(0, np.float32), directed.correcting(mode)
+    if not fast.can_be_added(fmt) or not (nearest or directed.has_normal_quanta(fmt)):
+        return None
+    plan = fast.fast_plan(fmt, mode, overflow)
+    way = kernels.NEAREST if nearest else kernels.CORRECTED
+    return way, plan.integers, plan.floats, directed.correcting(mode)
+
+
+def _is_held(fmt: ScalarFormat, bits: int, emin: int, emax: int) -> bool:
+    """Whether a float of so many significant bits holds all numbers of a format."""
+    least = emin - bits + 1
+    if isinstance(fmt, Float):
+        own = fmt.emin - fmt.mantissa_bits
+        return fmt.mantissa_bits + 1 <= bits and own >= least and fmt.emax <= emax
+    if isinstance(fmt, Integer | Fixed):
+        size = fmt.bits - fmt.signed
+        return size <= bits and -fmt.fraction_bits >= least and size - fmt.fraction_bits <= emax
+    return False

@@ -1,0 +1,154 @@
+"""Single compiled passes over float32, float16 and bfloat16 numbers, and the quick call, against the general kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import lowp
+from lowp.rounding import _scalar, verbs
+from lowp.rounding._float32_runs import float32_run, short_run
+from lowp.rounding.modes import ROUNDING_MODES, rounding
+
+MODES = [mode for mode in ROUNDING_MODES if rounding(mode).variant == 0]
+OVERFLOWS = ["saturate", "propagate", "infinity_or_nan"]
+FORMATS = [
+    "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float16", "bfloat16", "tf32", "float6_e3m2fn", "float4_e2m1fn",
+    "e5m7", "e8m3", "e7m5", "int8", "uint8", "fixed8_4", "int16", "int4_sym", "binary8p4se",
+]  # fmt: skip
+SHORT = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def numbers() -> np.ndarray:
+    """Bit patterns of all kinds, and numbers at and beside ties of short formats, at every scale."""
+    rng = np.random.default_rng(1)
+    any_bits = rng.integers(0, 1 << 32, 1 << 14, dtype=np.uint64)
+    short = rng.integers(0, 1 << 16, 1 << 14, dtype=np.uint64) << 16
+    beside = (rng.integers(0, 1 << 13, 1 << 14, dtype=np.uint64) << 19) + rng.integers(0, 3, 1 << 14).astype(np.uint64)
+    return np.concatenate([any_bits, short, beside]).astype(np.uint32).view(np.float32)
+
+
+def differ(a: np.ndarray, b: np.ndarray) -> Any:
+    """Places where two arrays have other bits; NaN is NaN."""
+    bits = {2: np.uint16, 4: np.uint32}[a.dtype.itemsize]
+    nan = np.isnan(a.astype(np.float32)) & np.isnan(b.astype(np.float32))
+    return np.flatnonzero((a.view(bits) != b.view(bits)) & ~nan)
+
+
+@pytest.fixture
+def general(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`quantize` without the quick call and single passes."""
+
+    def run(x: Any, *arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(_scalar, "_run_fast", lambda *_: False)
+            patch.setattr(verbs, "quickly", lambda *_: False)
+            return lowp.quantize(x, *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_float32_is_rounded_as_by_the_general_kernel(name: str, mode: str, general: Any) -> None:
+    x = numbers()
+    for overflow in OVERFLOWS:
+        assert not differ(lowp.quantize(x, name, mode, overflow), general(x, name, mode, overflow)).size, overflow
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_exact_oracle_agrees(mode: str) -> None:
+    x = numbers()[:: 1 << 7]
+    x = x[np.isfinite(x)]
+    for name in ("float8_e4m3fn", "e5m7", "bfloat16", "fixed8_4"):
+        found = lowp.quantize(x, name, mode, "infinity_or_nan")
+        for given, result in zip(x.tolist(), found.tolist(), strict=True):
+            meaning = lowp.exact.quantize(given, name, mode, "infinity_or_nan")
+            wanted = -0.0 if meaning == "-0" else float(meaning)
+            assert np.array_equal(result, wanted, equal_nan=True), (name, given)
+            assert np.signbit(result) == np.signbit(wanted), (name, given)
+
+
+@pytest.mark.parametrize("dtype", SHORT)
+@pytest.mark.parametrize("mode", MODES)
+def test_all_short_inputs(dtype: str, mode: str, general: Any) -> None:
+    x = np.arange(1 << 16, dtype=np.uint16).view(SHORT[dtype])
+    for name in FORMATS:
+        if short_run(lowp.parse(name), rounding(mode), "saturate", dtype) is None:
+            continue
+        for overflow in OVERFLOWS:
+            found, wanted = lowp.quantize(x, name, mode, overflow), general(x, name, mode, overflow)
+            assert found.dtype == SHORT[dtype]
+            assert not differ(found, wanted).size, (name, overflow)
+
+
+def test_what_a_short_dtype_holds() -> None:
+    def held(name: str, dtype: str) -> bool:
+        return short_run(lowp.parse(name), rounding("ties_to_even"), "saturate", dtype) is not None
+
+    assert held("float8_e4m3fn", "float16")
+    assert held("float8_e5m2", "bfloat16")
+    assert held("bfloat16", "bfloat16")
+    assert held("float16", "float16")
+    assert not held("float16", "bfloat16")
+    assert not held("bfloat16", "float16")
+    assert held("int8", "bfloat16")
+    assert not held("int16", "float16")
+    assert not held("e5m12", "float16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", *SHORT])
+@pytest.mark.parametrize("size", [0, 1, 7, 2048, 5001])
+def test_in_place(dtype: str, size: int) -> None:
+    given = np.resize(numbers()[np.isfinite(numbers())], size).astype(np.float32) * np.float32(2.0**-40)
+    with np.errstate(over="ignore", under="ignore"):
+        x = given.astype(SHORT.get(dtype, np.dtype(np.float32)))
+    for mode in ("ties_to_even", "toward_zero"):
+        for name in ("float8_e4m3fn", "e5m7" if dtype == "float16" else "e8m3"):
+            y, other = x.copy(), np.full_like(x, 7)
+            assert lowp.quantize(y, name, mode, out=y) is y
+            assert lowp.quantize(x, name, mode, out=other) is other
+            assert not differ(y, other).size
+            assert not differ(y, lowp.quantize(x, name, mode)).size
+
+
+def test_a_part_of_the_output_may_be_the_input() -> None:
+    x = numbers()[: 1 << 12].copy()
+    wanted = lowp.quantize(x[1:], "float8_e4m3fn")
+    lowp.quantize(x[1:], "float8_e4m3fn", out=x[:-1])
+    assert not differ(x[:-1].copy(), wanted).size
+
+
+def test_the_quick_call_leaves_errors_to_the_checks() -> None:
+    x = np.ones(3, np.float32)
+    for arguments, words in [
+        ({"fmt": "float8_e4m3"[:-1]}, "not known"),
+        ({"fmt": "float8_e4m3fn", "rounding": "sideways"}, "rounding='sideways'"),
+        ({"fmt": "float8_e4m3fn", "overflow": "wrap"}, "overflow='wrap'"),
+        ({"fmt": "float8_e4m3fn", "nan": "loud"}, "nan='loud'"),
+        ({"fmt": "float8_e4m3fn", "random_bits": 0}, "random_bits=0"),
+        ({"fmt": "float8_e4m3fn", "saturation_bits": 3}, "saturation_bits=3"),
+        ({"fmt": "float8_e4m3fn", "seed": -1}, "seed=-1"),
+        ({"fmt": "float8_e4m3fn", "axis": 5}, "axis=5"),
+        ({"fmt": ["float8_e4m3fn"]}, "format="),
+        ({"fmt": "float8_e4m3fn", "out": np.ones(4, np.float32)}, "out has shape"),
+    ]:
+        with pytest.raises((lowp.Error, TypeError), match=words):
+            lowp.quantize(x, **arguments)
+    frozen = np.ones(3, np.float32)
+    frozen.flags.writeable = False
+    with pytest.raises(lowp.Error, match="read-only"):
+        lowp.quantize(x, "float8_e4m3fn", out=frozen)
+    with pytest.raises(lowp.RangeError):
+        lowp.quantize(np.array([np.nan], np.float32), "int8", nan="error")
+
+
+def test_runs_are_found_once() -> None:
+    fmt = lowp.parse("float8_e4m3fn")
+    assert float32_run(fmt, rounding("to_odd"), "saturate") is float32_run(fmt, rounding("to_odd"), "saturate")
+    assert float32_run(fmt, rounding("stochastic_a"), "saturate") is None
+    assert float32_run(lowp.parse("e8m3"), rounding("to_odd"), "saturate") is not None
+    assert float32_run(lowp.parse("posit8_es2"), rounding("ties_to_even"), "saturate") is None
