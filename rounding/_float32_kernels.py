@@ -113,3 +113,46 @@ def quantize_short(x: Any, out: Any, half: bool, way: int, integers: Any, floats
             narrow_float16(results, sink)
         else:
             narrow_bfloat16(results.view(np.uint32), sink)
+
+
+@_compile
+def _codes(values: Any, codes: Any, how: Any, to_quanta: Any) -> Any:
+    """Write the codes of float32 numbers that a format has; return whether one is NaN.
+
+    `how`: `_float32_runs.code_plan`. `to_quanta`: reciprocal of the least positive number.
+    """
+    shift, base, normal, infinity, nan_code = how[0], how[1], how[2], how[3], how[4]
+    sign_code, mask, twos_complement = how[5], how[6], how[7] == 1
+    some = False
+    bits = values.view(np.int32)
+    if twos_complement:
+        for i in range(codes.size):
+            v = values[i]
+            some |= v != v
+            codes[i] = np.int32(v * to_quanta) & mask
+        return some
+    for i in range(codes.size):
+        b = bits[i]
+        mag = np.int32(b & np.int32(0x7FFFFFFF))
+        some |= mag > np.int32(0x7F800000)
+        small = np.int32(min(abs(values[i]), np.float32(1.0e9)) * to_quanta)
+        c = np.int32(np.int32(mag >> shift) - base) if mag >= normal else small
+        c = infinity if mag == np.int32(0x7F800000) else c
+        c = np.int32(c | sign_code) if b < 0 else c
+        codes[i] = nan_code if mag > np.int32(0x7F800000) else c
+    return some
+
+
+@_compile
+def encode_float32(
+    x: Any, codes: Any, way: int, integers: Any, floats: Any, how: Any, code_plan: Any, to_quanta: Any
+) -> Any:
+    """Round float32 `x` to codes; return whether `x` has NaN."""
+    rounded = np.empty(min(_PIECE, x.size), np.float32)
+    some = False
+    for i in range(0, x.size, _PIECE):
+        source, sink = x[i : i + _PIECE], codes[i : i + _PIECE]
+        results = rounded[: source.size]
+        _round(source, results, way, integers, floats, how)
+        some |= _codes(results, sink, code_plan, to_quanta)
+    return some

@@ -13,6 +13,7 @@ from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.rounding._threads import SERIAL_BELOW, split
 from lowp.rounding._wrap import WRAPPING
+from lowp.rounding.lowering import lower
 from lowp.rounding.modes import Rounding
 from lowp.rounding.request import Request
 
@@ -56,6 +57,54 @@ def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> R
             split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], half, *how))
 
     return run
+
+
+@lru_cache(maxsize=512)
+def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[Any, Any], bool] | None:
+    """Return what writes the codes of flat float32 arrays and tells whether there is NaN among them; None: as above."""
+    how = _way(fmt, mode, overflow)
+    plan = None if how is None else _code_plan(fmt, mode, overflow)
+    if how is None or plan is None:
+        return None
+    from lowp.rounding._float32_kernels import encode_float32
+
+    def run(source: Any, codes: Any) -> bool:
+        some = []
+
+        def work(a: int, b: int) -> None:
+            if encode_float32(source[a:b], codes[a:b], *how, *plan):
+                some.append(a)
+
+        split(source.size, work)
+        return bool(some)
+
+    return run
+
+
+def _code_plan(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, Any] | None:
+    """Return what makes codes of rounded numbers: shift, base and so on, and the reciprocal of the least number."""
+    from lowp.rounding import _fast_directed_kernels as directed
+    from lowp.rounding import _fast_kernels as fast
+
+    assert isinstance(fmt, Float | Integer | Fixed)
+    plan = lower(fmt, mode, overflow, 32)
+    if fmt.bits > 16 or plan.zero_bits or plan.tiny_bits:
+        return None
+    infinity = 0
+    normal, to_quanta = plan.normal_bits, 1.0
+    if isinstance(fmt, Float):
+        infinity = fmt.infinity_code or 0
+        if fast.has_float32_exponents(fmt):
+            normal = 0  # subnormal numbers' bits are codes too
+        elif directed.has_normal_quanta(fmt):
+            to_quanta = 2.0 ** (fmt.mantissa_bits - fmt.emin)
+        else:
+            return None
+    else:
+        normal, to_quanta = 0, 2.0**fmt.fraction_bits
+    fields = [plan.normal_shift, plan.code_base, normal, infinity, max(plan.nan_code, 0)]
+    fields += [plan.sign_code, plan.code_mask, plan.twos_complement]
+    return np.array(fields, np.int32), np.float32(to_quanta)
 
 
 def run_for(fmt: Format, request: Request, dtype: str) -> Run | None:

@@ -17,7 +17,7 @@ from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import FLOAT64_BITS, code_dtype, decode_bits, decode_codes, value_table
 from lowp.rounding import _edges, _search, _tapered, _thresholds, _wrap
 from lowp.rounding._arrays import widen
-from lowp.rounding._float32_runs import float32_run
+from lowp.rounding._float32_runs import encoding_run, float32_run
 from lowp.rounding._ranked import encode_ranked, has_exponent_rows, quantize_ranked
 from lowp.rounding._threads import split
 from lowp.rounding.lowering import fits_float32, kernel_plan
@@ -108,6 +108,11 @@ def decode_values(codes: Any, fmt: ScalarFormat, dtype: Any) -> NDArray[Any]:
 
 def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int = 0) -> NDArray[Any]:
     """Round contiguous float32 or float64 values to codes of the smallest unsigned dtype."""
+    if x.dtype == np.float32 and request.overflow not in _wrap.WRAPPING and getattr(fmt, "specials", "") != "dlfloat":
+        run = encoding_run(fmt, request.mode, request.overflow)
+        found = np.empty(x.shape, code_dtype(fmt.bits))
+        if run is not None and (not run(x.reshape(-1), found.reshape(-1)) or fmt.has_nan):
+            return found
     nan = np.isnan(x) if not fmt.has_nan else None
     if nan is not None and nan.any():
         if request.nan == "error":

@@ -152,3 +152,26 @@ def test_runs_are_found_once() -> None:
     assert float32_run(fmt, rounding("stochastic_a"), "saturate") is None
     assert float32_run(lowp.parse("e8m3"), rounding("to_odd"), "saturate") is not None
     assert float32_run(lowp.parse("posit8_es2"), rounding("ties_to_even"), "saturate") is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [*FORMATS, "float8_e5m2fnuz", "binary8p3ue", "uint4", "int2"])
+def test_codes_are_those_of_the_general_kernel(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = numbers()
+    fmt = lowp.parse(name)
+    for overflow in OVERFLOWS:
+        for nan in ("zero", "max") if not fmt.has_nan else (None,):
+            found = lowp.encode(x, fmt, mode, overflow, nan=nan).codes
+            with monkeypatch.context() as patch:
+                patch.setattr(_scalar, "encoding_run", lambda *_: None)
+                wanted = lowp.encode(x, fmt, mode, overflow, nan=nan).codes
+            assert found.dtype == wanted.dtype
+            assert np.array_equal(found, wanted), (overflow, nan)
+
+
+def test_a_nan_without_a_code_is_an_error() -> None:
+    x = np.ones(5000, np.float32)
+    x[4999] = np.nan
+    with pytest.raises(lowp.RangeError, match="NaN"):
+        lowp.encode(x, "int8")
+    assert lowp.encode(x, "float8_e4m3fn").codes[-1] == 0x7F
