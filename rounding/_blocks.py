@@ -27,6 +27,8 @@ from lowp.rounding.request import Request, make_request
 
 #: NaN, infinity and overflow are results here, and each has its rule.
 _QUIET = np.errstate(all="ignore")
+#: Numbers from which a kernel's call is worth its price.
+_QUICK_FROM = 1 << 12
 #: How a product is rounded to a dtype that NumPy's own cast would round twice.
 _IEEE = make_request("ties_to_even", "infinity_or_nan", 0, None, 0, "keep", ("keep",))
 
@@ -49,17 +51,42 @@ def quantize_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any, dt
 def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> Encoded:
     """Return the codes of `x` in `fmt`; elements of a block whose scale is NaN get code 0, or the recipe's own."""
     layout, scales, request = _prepare(x, fmt, request, axis)
-    scaled = np.ascontiguousarray(scales.scaled(x))
-    if not scales.own_nan_codes:
-        scaled = np.where(layout.spread(np.isnan(scales.values)), scaled.dtype.type(0), scaled)
-    if scales.zero_points is not None:
-        n = _offset_integers(scaled, scales, layout, fmt, request)
-        codes = (n.astype(np.int64) & ((1 << fmt.element.bits) - 1)).astype(code_dtype(fmt.element.bits))
-    else:
-        codes = encode_values(scaled, fmt.element, request)
+    codes = _quick_codes(x, scales, layout, fmt, request)
+    if codes is None:
+        codes = _codes(x, scales, layout, fmt, request)
     pair = len(layout.axes) == 2 and isinstance(fmt.size, tuple)
     kept_axis = layout.axes if pair else layout.axes[0] if len(layout.axes) == 1 else -1
     return Encoded(codes, fmt, scales.codes, scales.zero_point_codes, scales.tensor_scale, kept_axis)  # type: ignore[arg-type]
+
+
+def _codes(x: NDArray[Any], scales: Scales, layout: Layout, fmt: Block, request: Request) -> NDArray[Any]:
+    """Return the codes of elements, by exact quotients."""
+    scaled = np.ascontiguousarray(scales.scaled(x))
+    if not scales.own_nan_codes:
+        scaled = np.where(layout.spread(np.isnan(scales.values)), scaled.dtype.type(0), scaled)
+    if scales.zero_points is None:
+        return encode_values(scaled, fmt.element, request)
+    return _offset_codes(_offset_integers(scaled, scales, layout, fmt, request), fmt)
+
+
+def _quick_codes(x: NDArray[Any], scales: Scales, layout: Layout, fmt: Block, request: Request) -> NDArray[Any] | None:
+    """Return the same for finite float32 in consecutive blocks, where a kernel rounds the elements; else None."""
+    from lowp.rounding._fast_blocks import rounded_elements
+
+    if x.size < _QUICK_FROM or x.dtype != np.float32 or not np.isfinite(scales.values).all():
+        return None
+    if not np.isfinite(x).all():
+        return None
+    elements = rounded_elements(x, layout, scales, fmt, request)
+    if elements is None:
+        return None
+    if scales.zero_points is None:
+        return encode_values(elements, fmt.element, request)
+    return _offset_codes(elements + layout.spread(scales.zero_points), fmt)
+
+
+def _offset_codes(n: NDArray[Any], fmt: Block) -> NDArray[Any]:
+    return (n.astype(np.int64) & ((1 << fmt.element.bits) - 1)).astype(code_dtype(fmt.element.bits))
 
 
 @_QUIET
@@ -74,10 +101,17 @@ def decode_blocks(encoded: Encoded, dtype: str) -> NDArray[Any]:
             f"scales have shape {encoded.scales.shape}; codes of shape {encoded.codes.shape} need {layout.scale_shape}."
         )
     values = decode_codes(encoded.scales, fmt.scale)
+    zeros = None if encoded.zero_points is None else decode_codes(encoded.zero_points, fmt.element)
+    scales = Scales(encoded.scales, values, lambda v: v, encoded.tensor_scale, zero_points=zeros)
+    if encoded.codes.size >= _QUICK_FROM:
+        from lowp.rounding._fast_blocks import decoded_quickly
+
+        found = decoded_quickly(encoded.codes, scales, layout, dtype, fmt)
+        if found is not None:
+            return found
     elements = stored_elements(decode_codes(encoded.codes, fmt.element), fmt)
-    if encoded.zero_points is not None:
-        elements = elements - layout.spread(decode_codes(encoded.zero_points, fmt.element))
-    scales = Scales(encoded.scales, values, lambda v: v, encoded.tensor_scale)
+    if zeros is not None:
+        elements = elements - layout.spread(zeros)
     return _rescale(elements, scales, layout, dtype, fmt)
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowp.formats.block import Block
-from lowp.rounding._layout import make_layout
+from lowp.formats.tables import value_table
+from lowp.rounding._layout import Layout, make_layout
 from lowp.rounding._narrow import NARROWED, narrow_products
 from lowp.rounding._threads import split
 from lowp.rounding._tiles import quantize_tiled
-from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales
+from lowp.rounding.recipes import FLOAT32_DECODING, Scales, choose_scales, stored_elements
 from lowp.rounding.request import Request
 
 #: Recipes whose elements are a quotient or a float32 product, and whose values are `element * scale * tensor_scale`.
@@ -54,35 +55,102 @@ def _consecutive(
     x: NDArray[Any], fmt: Block, request: Request, axis: Any, target: NDArray[Any] | None, dtype: str
 ) -> NDArray[Any] | None:
     """Finite float32 in consecutive blocks, any scale: one pass for the extremes, one for the elements."""
-    from lowp.rounding._scaled_kernels import run, serves
-
     layout = make_layout(x.shape, fmt, axis)
-    size = layout.consecutive
-    if size is None or fmt.recipe not in _SERVED or not serves(fmt, request.mode, request.overflow):
-        return None
-    if not all(np.isfinite(extreme).all() for extreme in layout.extremes(x)):
+    if not _is_served(layout, fmt, request) or not _is_finite(x, layout):
         return None
     scales = choose_scales(x, layout, fmt)
-    if scales.multiplier is None and scales.tensor_scale is not None:
-        return None  # the divisor has more bits than the kernel's float64 quotient can tell apart
-    steps = scales.values if scales.multiplier is None else scales.multiplier.astype(np.float64)
-    if not np.isfinite(steps).all():
-        return None
     units = scales.values * (1.0 if scales.tensor_scale is None else scales.tensor_scale)
     if fmt.recipe in FLOAT32_DECODING:
         units = units.astype(np.float32).astype(np.float64)
-    zeros = np.zeros(1) if scales.zero_points is None else scales.zero_points.reshape(-1)
     result = np.empty_like(x) if target is None else target
     products = result if dtype == "float32" else np.empty(x.shape)
-    source, sink, flat_steps, flat_units = x.reshape(-1), products.reshape(-1), steps.reshape(-1), units.reshape(-1)
+    if not _round_elements(x, products, layout, scales, units, fmt, request):
+        return None
+    if products is not result:
+        narrow_products(products, result, fmt, dtype)
+    return result
+
+
+@np.errstate(all="ignore")
+def rounded_elements(
+    x: NDArray[Any], layout: Layout, scales: Scales, fmt: Block, request: Request
+) -> NDArray[np.float32] | None:
+    """Return the stored elements of finite float32 numbers, zero points taken off; None where no kernel serves."""
+    if x.dtype != np.float32 or x.size == 0 or not _is_served(layout, fmt, request):
+        return None
+    found = np.empty(x.shape, np.float32)
+    ones = np.ones(scales.values.shape)
+    return found if _round_elements(x, found, layout, scales, ones, fmt, request) else None
+
+
+def _is_served(layout: Layout, fmt: Block, request: Request) -> bool:
+    from lowp.rounding._scaled_kernels import serves
+
+    return layout.consecutive is not None and fmt.recipe in _SERVED and serves(fmt, request.mode, request.overflow)
+
+
+def _is_finite(x: NDArray[Any], layout: Layout) -> bool:
+    return all(bool(np.isfinite(extreme).all()) for extreme in layout.extremes(x))
+
+
+def _round_elements(
+    x: NDArray[Any],
+    out: NDArray[Any],
+    layout: Layout,
+    scales: Scales,
+    units: NDArray[Any],
+    fmt: Block,
+    request: Request,
+) -> bool:
+    """Write rounded elements times units; return whether the kernels can."""
+    from lowp.rounding._scaled_kernels import run
+
+    size = layout.consecutive
+    assert size is not None
+    multiplies = scales.multiplier is not None
+    if not multiplies and scales.tensor_scale is not None:
+        return False  # the divisor has more bits than the kernel's float64 quotient can tell apart
+    steps = scales.values if scales.multiplier is None else scales.multiplier.astype(np.float64)
+    if not np.isfinite(steps).all():
+        return False
+    zeros = np.zeros(1) if scales.zero_points is None else scales.zero_points.reshape(-1)
+    source, sink, flat_steps, flat_units = x.reshape(-1), out.reshape(-1), steps.reshape(-1), units.reshape(-1)
 
     def part(a: int, b: int) -> None:
         blocks = slice(a // size, -(-b // size))
         zero = zeros[blocks] if scales.zero_points is not None else zeros
-        multiplies = scales.multiplier is not None
         run(source[a:b], sink[a:b], fmt, request.mode, flat_steps[blocks], flat_units[blocks], zero, size, multiplies)
 
     split(x.size, part, unit=size)
-    if products is not result:
-        narrow_products(products, result, fmt, dtype)
-    return result
+    return True
+
+
+@np.errstate(all="ignore")
+def decoded_quickly(
+    codes: NDArray[Any], scales: Scales, layout: Layout, dtype: str, fmt: Block
+) -> NDArray[np.floating[Any]] | None:
+    """Return `element * scale * tensor_scale` of consecutive blocks, rounded once; None where no kernel serves."""
+    size, element = layout.consecutive, fmt.element
+    if size is None or dtype not in ("float32", "float64") or not codes.size or element.bits > 16:
+        return None
+    from lowp.rounding._scaled_kernels import decode_scaled, has_exact_products
+
+    table = stored_elements(value_table(element), fmt)
+    if not has_exact_products(fmt) or codes.dtype.kind not in "iu" or not 0 <= codes.min() <= codes.max() < table.size:
+        return None
+    units = scales.values * (1.0 if scales.tensor_scale is None else scales.tensor_scale)
+    if fmt.recipe in FLOAT32_DECODING:
+        if dtype != "float32":
+            return None
+        tensor = np.float32(1 if scales.tensor_scale is None else scales.tensor_scale)
+        units = (scales.values.astype(np.float32) * tensor).astype(np.float64)
+    zeros = np.zeros(0) if scales.zero_points is None else scales.zero_points.reshape(-1)
+    found: NDArray[Any] = np.empty(codes.shape, dtype)
+    source, sink, flat = np.ascontiguousarray(codes).reshape(-1), found.reshape(-1), units.reshape(-1)
+
+    def part(a: int, b: int) -> None:
+        blocks = slice(a // size, -(-b // size))
+        decode_scaled(source[a:b], table, flat[blocks], zeros[blocks] if zeros.size else zeros, size, sink[a:b])
+
+    split(codes.size, part, unit=size)
+    return found

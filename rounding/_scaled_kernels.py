@@ -50,6 +50,17 @@ def serves(fmt: Block, mode: Rounding, overflow: str) -> bool:
     return bits <= 16 and significant_bits(fmt.scale) <= 24 and bits + 1 + significant_bits(fmt.scale) + tensor <= 53
 
 
+def has_exact_products(fmt: Block) -> bool:
+    """Whether float64 holds the product of an element, its scale and the tensor's, and is far from its ends."""
+    factors = [fmt.element, fmt.scale, *([fmt.tensor_scale] if fmt.tensor_scale else [])]
+    if not all(isinstance(factor, Float | Integer | Fixed) for factor in factors):
+        return False
+    bits = sum(significant_bits(factor) for factor in factors) + bool(fmt.zero_point)
+    least = sum(factor.emin - factor.mantissa_bits if isinstance(factor, Float) else -200 for factor in factors)
+    most = sum(factor.emax if isinstance(factor, Float) else 200 for factor in factors)
+    return bits <= 53 and least > -1000 and most < 1000
+
+
 def element_plan(fmt: Block) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the integers and the floats of the addition trick in float64 for the elements of `fmt`."""
     element = fmt.element
@@ -136,3 +147,16 @@ def run(
     else:
         integers, floats = element_plan(fmt)
         quantize_divided(x, out, scales, units, zeros, size, integers, floats, multiplies)
+
+
+@_compile
+def decode_scaled(codes: Any, table: Any, units: Any, zeros: Any, size: Any, out: Any) -> None:
+    """Write `(table[code] - zero) * unit` of consecutive blocks, rounded to the dtype of `out`; products are exact.
+
+    `zeros`: one number for each block, or none at all.
+    """
+    for b in range(units.size):
+        block, target = codes[b * size : (b + 1) * size], out[b * size : (b + 1) * size]
+        unit, zero = units[b], zeros[b] if zeros.size else 0.0
+        for j in range(block.size):
+            target[j] = (table[block[j]] - zero) * unit if zeros.size else table[block[j]] * unit
