@@ -12,16 +12,17 @@ from lowp._errors import RangeError
 from lowp.formats.codebook import Codebook
 from lowp.formats.float_format import LIFT, Float
 from lowp.formats.integer import Fixed, Integer
+from lowp.formats.logarithms import is_logarithmic
 from lowp.formats.ranked import RankedFormat, TaperedFormat
 from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import FLOAT64_BITS, code_dtype, decode_bits, decode_codes, value_table
-from lowp.rounding import _edges, _search, _tapered, _thresholds, _wrap
+from lowp.rounding import _buckets, _edges, _search, _tapered, _thresholds, _wrap
 from lowp.rounding._arrays import widen
 from lowp.rounding._float32_runs import encoding_run, float32_run
 from lowp.rounding._ranked import encode_ranked, has_exponent_rows, quantize_ranked
 from lowp.rounding._threads import split
 from lowp.rounding.lowering import fits_float32, kernel_plan
-from lowp.rounding.modes import rounding
+from lowp.rounding.modes import Rounding, rounding
 from lowp.rounding.random_bits import words
 from lowp.rounding.request import Request, no_nan
 
@@ -121,12 +122,8 @@ def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: i
         if request.nan == "max":
             saturating = request._replace(overflow="saturate")
             return np.where(nan, encode_values(x, fmt, saturating, start), encode_values(x, fmt, request, start))
-    if isinstance(fmt, RankedFormat):
-        return encode_ranked(x, fmt, request, start)
-    if isinstance(fmt, Codebook) and request.mode.variant == 0:
-        return _search.encode(x, fmt, request.mode, request.overflow)
-    if isinstance(fmt, Codebook) or request.overflow in _wrap.WRAPPING:
-        return _by_index(x, fmt, request, start)[1]
+    if isinstance(fmt, Codebook | RankedFormat) or request.overflow in _wrap.WRAPPING:
+        return _codes_by_table(x, fmt, request, start)
     if x.dtype == np.float32 and not _float32_suffices(fmt):
         x = widen(x)
     low = _edges.subnormal_inputs(x, fmt)
@@ -139,6 +136,19 @@ def encode_values(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: i
     codes = np.empty(x.shape, code_dtype(fmt.bits))
     _run(encode_bits, x, codes, fmt, request, start)
     return codes
+
+
+def _codes_by_table(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> NDArray[Any]:
+    """Codes by the paths that are not the one kernel."""
+    if request.mode.variant == 0 and not isinstance(fmt, Integer | Fixed) and _buckets.is_worth_it(x, fmt):
+        table = _code_buckets(fmt, request.mode, request.overflow)
+        if table is not None:
+            return _buckets.looked_up(x, table)
+    if isinstance(fmt, RankedFormat):
+        return encode_ranked(x, fmt, request, start)
+    if isinstance(fmt, Codebook) and request.mode.variant == 0:
+        return _search.encode(x, fmt, request.mode, request.overflow)
+    return _by_index(x, fmt, request, start)[1]
 
 
 def _float32_suffices(fmt: ScalarFormat) -> bool:
@@ -190,11 +200,65 @@ def _by_table(
     x: NDArray[Any], fmt: ScalarFormat, request: Request, out: NDArray[Any] | None, start: int
 ) -> NDArray[Any]:
     """Values by the paths that are not the one kernel."""
+    if request.mode.variant == 0 and not isinstance(fmt, Integer | Fixed) and _buckets.is_worth_it(x, fmt):
+        found = _from_buckets(x, fmt, request, out)
+        if found is not None:
+            return found
     if isinstance(fmt, RankedFormat):
         return quantize_ranked(x, fmt, request, out, start)
     if isinstance(fmt, Codebook) and request.mode.variant == 0:
         return _search.quantize(x, fmt, request.mode, request.overflow)
     return _by_index(x, fmt, request, start)[0]
+
+
+def _from_buckets(
+    x: NDArray[Any], fmt: ScalarFormat, request: Request, out: NDArray[Any] | None
+) -> NDArray[Any] | None:
+    """Return values looked up in a table; None if there is none, or a value is none that float32 may hold."""
+    table = _value_buckets(fmt, request.mode, request.overflow)
+    if table is None:
+        return None
+    in_place = out is not None and out.ctypes.data == x.ctypes.data
+    may_miss = not (isinstance(fmt, Codebook) or table_fits_float32(fmt))
+    found = _buckets.looked_up(x, table, None if in_place and may_miss else out)
+    missed = may_miss and np.isnan(found).any() and bool((np.isnan(found) & np.isfinite(x)).any())
+    return None if missed else found
+
+
+@lru_cache(maxsize=32)
+def _value_buckets(fmt: ScalarFormat, mode: Rounding, overflow: str) -> _buckets.Buckets | None:
+    """Return the values of a codebook or ranked format as a table over the leading bits of float32.
+
+    Values that float32 may not hold are NaN.
+    """
+    request = Request(mode, overflow, 0, 0, 0, "keep")
+
+    def evaluate(x: NDArray[Any]) -> NDArray[Any]:
+        values = _in_pieces(_by_table, x, fmt, request, None, 0)
+        narrow = values.astype(np.float32)
+        held = np.isfinite(narrow) if _may_be_rounded(fmt) else narrow == values
+        return np.where(held | ~np.isfinite(values), narrow, np.float32(np.nan))
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return _buckets.make_buckets(evaluate)
+
+
+def _may_be_rounded(fmt: ScalarFormat) -> bool:
+    """Whether a format's values may be rounded to the caller's dtype."""
+    return isinstance(fmt, Codebook) or is_logarithmic(fmt)
+
+
+@lru_cache(maxsize=32)
+def _code_buckets(fmt: ScalarFormat, mode: Rounding, overflow: str) -> _buckets.Buckets | None:
+    """Return the codes likewise; NaN, where it has none, counts as 0."""
+    request = Request(mode, overflow, 0, 0, 0, "zero")
+    return _buckets.make_buckets(lambda x: _in_pieces(encode_values, x, fmt, request, 0))
+
+
+def _in_pieces(how: Any, x: NDArray[Any], *arguments: Any) -> NDArray[Any]:
+    """Apply a function to pieces that are too small for it to look for a table."""
+    step = _buckets.ENOUGH - 1
+    return np.concatenate([how(x[i : i + step], *arguments) for i in range(0, x.size, step)])
 
 
 def _by_index(x: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> tuple[NDArray[Any], NDArray[Any]]:

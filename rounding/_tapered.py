@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,36 @@ def rows(fmt: TaperedFormat, width: int) -> NDArray[np.int64]:
     return table
 
 
+class Usual(NamedTuple):
+    """Exponents of float32 whose numbers are rounded by one addition: they keep 1 to 22 fraction bits.
+
+    `powers` are what to add, by exponent field; `low` and `high` the first and the last such field.
+    """
+
+    powers: NDArray[np.float32]
+    low: int
+    high: int
+
+
+@lru_cache(maxsize=64)
+def usual_exponents(fmt: TaperedFormat) -> Usual | None:
+    """Return the usual exponents of a format; None if there are none."""
+    whole = [b for b in fmt.binades(-126, 127) if not b.cut_bits]
+    kept = {b.exponent: b.fraction_bits for b in whole if 1 <= b.fraction_bits <= 22}
+    fitting = [e for e, bits in kept.items() if e + 23 - bits <= 127]
+    if 0 not in fitting:
+        return None
+    low = high = 0
+    while low - 1 in fitting:
+        low -= 1
+    while high + 1 in fitting:
+        high += 1
+    powers = np.zeros(256, np.float32)
+    for e in range(low, high + 1):
+        powers[e + 127] = 2.0 ** (e + 23 - kept[e])
+    return Usual(powers, low + 127, high + 127)
+
+
 def encode(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding) -> NDArray[Any]:
     """Return the codes of contiguous float32 or float64 numbers under a deterministic mode."""
     from lowp.rounding._tapered_kernels import encode_tapered
@@ -65,13 +95,19 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
 
     float32 numbers give float64 where a value is none that float32 holds.
     """
-    from lowp.rounding._tapered_kernels import quantize_tapered
+    from lowp.rounding._tapered_kernels import quantize_tapered, quantize_tapered_float32
 
     size = x.dtype.itemsize
     values = held_values(fmt, size)[: fmt.ranks + 1]
     if out is None:
         out = np.empty(x.shape, values.dtype)
     source, sink, table = x.reshape(-1).view(_VIEW[size]), out.reshape(-1), rows(fmt, 8 * size)
+    usual = usual_exponents(fmt) if size == 4 and mode.name == "ties_to_even" and values.dtype == np.float32 else None
+    if usual is not None and not np.isnan(values).any():
+        flat = x.reshape(-1)
+        fixed = (*usual, values, table, fmt.ranks, mode.table)
+        split(x.size, lambda a, b: quantize_tapered_float32(flat[a:b], sink[a:b], *fixed))
+        return out
     shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)
     split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared))
     if size == 4 and np.isnan(values).any() and (np.isnan(out) & np.isfinite(x)).any():

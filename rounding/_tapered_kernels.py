@@ -102,3 +102,48 @@ def decode_tapered(codes: Any, out: Any, starts: Any, units: Any, powers: Any, b
             significand = np.uint64(1.0 / units[low]) + (magnitude - starts[low])
             value = np.float64(significand) * units[low] * powers[low]
             out[i] = -value if negative else value
+
+
+#: Numbers that are rounded together.
+_CHUNK = 1024
+
+
+@njit(cache=True, nogil=True)
+def _are_usual(x: Any, low: int, high: int) -> Any:
+    """Whether the exponent fields of all float32 numbers but zeros are between two bounds."""
+    least, most = np.int32(low), np.int32(high)
+    for i in range(x.size):
+        field = np.int32(np.int32(np.float32(x[i]).view(np.int32) & np.int32(0x7FFFFFFF)) >> 23)
+        field = np.int32(low) if x[i] == 0 else field
+        least = min(least, field)
+        most = max(most, field)
+    return (least >= low) & (most <= high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _round_usual(x: Any, out: Any, powers: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        a = abs(v)
+        magic = powers[np.float32(a).view(np.int32) >> 23]
+        r = np.float32(np.float32(a + magic) - magic)
+        out[i] = np.float32(-r) if v < 0 else r
+
+
+@njit(cache=True, nogil=True)
+def quantize_tapered_float32(
+    x: Any, out: Any, powers: Any, low: int, high: int, values: Any, rows: Any, largest: int, table: int
+) -> None:
+    """As `quantize_tapered` to nearest even; numbers that keep a fraction bit are rounded by one addition.
+
+    `powers`: what to add, by exponent field, to numbers whose field is from `low` to `high`; 0 for zero.
+    """
+    buffer = np.empty(_CHUNK, np.float32)
+    for start in range(0, x.size, _CHUNK):
+        source, sink = x[start : start + _CHUNK], out[start : start + _CHUNK]
+        piece = buffer[: source.size]  # the caller's arrays may be one, and then nothing vectorises
+        piece[:] = source
+        if _are_usual(piece, low, high):
+            _round_usual(piece, sink, powers)
+        else:
+            quantize_tapered(piece.view(np.int32), sink, values, rows, 23, 0x7F800000, 0x7FFFFFFF, largest, table)
