@@ -99,7 +99,7 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
 
     size = x.dtype.itemsize
     values = held_values(fmt, size)[: fmt.ranks + 1]
-    if out is None:
+    if out is None or (np.isnan(values).any() and np.may_share_memory(out, x)):  # `x` may be needed once more
         out = np.empty(x.shape, values.dtype)
     source, sink, table = x.reshape(-1).view(_VIEW[size]), out.reshape(-1), rows(fmt, 8 * size)
     usual = usual_exponents(fmt) if size == 4 and mode.name == "ties_to_even" and values.dtype == np.float32 else None
