@@ -103,14 +103,15 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
         out = np.empty(x.shape, values.dtype)
     source, sink, table = x.reshape(-1).view(_VIEW[size]), out.reshape(-1), rows(fmt, 8 * size)
     usual = usual_exponents(fmt) if size == 4 and mode.name == "ties_to_even" and values.dtype == np.float32 else None
-    if usual is not None and not np.isnan(values).any():
-        flat = x.reshape(-1)
-        fixed = (*usual, values, table, fmt.ranks, mode.table)
-        split(x.size, lambda a, b: quantize_tapered_float32(flat[a:b], sink[a:b], *fixed))
-        return out
-    shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)
-    split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared))
-    if size == 4 and np.isnan(values).any() and (np.isnan(out) & np.isfinite(x)).any():
+    looked_up = []
+    if usual is not None:
+        flat, fixed = x.reshape(-1), (*usual, values, table, fmt.ranks, mode.table)
+        split(x.size, lambda a, b: looked_up.append(quantize_tapered_float32(flat[a:b], sink[a:b], *fixed)))
+    else:
+        shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)
+        split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared))
+        looked_up.append(True)
+    if size == 4 and any(looked_up) and np.isnan(values).any() and (np.isnan(out) & np.isfinite(x)).any():
         return quantize(widen(x), fmt, mode, None)
     return out
 

@@ -133,12 +133,14 @@ def _round_usual(x: Any, out: Any, powers: Any) -> None:
 @njit(cache=True, nogil=True)
 def quantize_tapered_float32(
     x: Any, out: Any, powers: Any, low: int, high: int, values: Any, rows: Any, largest: int, table: int
-) -> None:
+) -> Any:
     """As `quantize_tapered` to nearest even; numbers that keep a fraction bit are rounded by one addition.
+
+    Returns whether some were not.
 
     `powers`: what to add, by exponent field, to numbers whose field is from `low` to `high`; 0 for zero.
     """
-    buffer = np.empty(_CHUNK, np.float32)
+    buffer, unusual = np.empty(_CHUNK, np.float32), False
     for start in range(0, x.size, _CHUNK):
         source, sink = x[start : start + _CHUNK], out[start : start + _CHUNK]
         piece = buffer[: source.size]  # the caller's arrays may be one, and then nothing vectorises
@@ -146,4 +148,6 @@ def quantize_tapered_float32(
         if _are_usual(piece, low, high):
             _round_usual(piece, sink, powers)
         else:
+            unusual = True
             quantize_tapered(piece.view(np.int32), sink, values, rows, 23, 0x7F800000, 0x7FFFFFFF, largest, table)
+    return unusual
