@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding._corrections import corrections
+from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, zero_sign_of
 from lowp.rounding.modes import Rounding
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -37,18 +38,15 @@ def correcting(mode: Rounding) -> NDArray[np.float32]:
 @_compile
 def rounded_and_corrected(x: Any, out: Any, integers: Any, floats: Any, how: Any) -> None:
     """Round float32 `x` into `out`, another array; `how`: `correcting`; the rest as `rounded_to_nearest_even`."""
-    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
-    top, bottom, clip, over, over_negative, inf, inf_negative = (
-        floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
-    )  # fmt: skip
-    infinity, to_quantum = np.float32(np.inf), np.int32(raise_by - np.int32(23 << 23))
+    least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
+    ends, to_quantum = _as_tuple(floats), np.int32(raise_by - np.int32(23 << 23))
     odd_mask, off = np.int32(how[0]), how[1]
     up, up_negative, down, down_negative = how[2], how[3], how[4], how[5]
     for i in range(x.size):
         v = x[i]
         negative = np.float32(v).view(np.int32) < 0
         a = min(abs(v), clip)
-        e = max(np.float32(a).view(np.int32) & np.int32(0x7F800000), least)
+        e = _field(a, least)
         magic, quantum = np.int32(e + raise_by).view(np.float32), np.int32(e + to_quantum).view(np.float32)
         raised = np.float32(a + magic)
         near = np.float32(raised - magic)
@@ -59,13 +57,7 @@ def rounded_and_corrected(x: Any, out: Any, integers: Any, floats: Any, how: Any
         shrinks = np.float32(quantum * (down_negative if negative else down))
         r = np.float32(near + grows) if (beyond_exact < -borne) & free else near
         r = np.float32(near - shrinks) if (beyond_exact > borne) & free else r
-        signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
-        beyond = over_negative if negative else over
-        limit = bottom if negative else top
-        signed = beyond if r > limit else signed
-        at_infinity = inf_negative if negative else inf
-        signed = at_infinity if abs(v) == infinity else signed
-        out[i] = v if v != v else signed
+        out[i] = _finished(v, r, zero_sign, ends)
 
 
 @_compile
@@ -82,7 +74,8 @@ def float32_exponents_corrected(x: Any, out: Any, plan: Any, how: Any) -> None:
     for i in range(x.size):
         b = x[i]
         mag = np.int32(b & np.int32(0x7FFFFFFF))
-        near = np.int32(np.int32(mag + np.int32(below_half + np.int32((mag >> shift) & 1))) & kept)
+        odd = np.int32(np.int32(mag >> shift) & np.int32(1))
+        near = np.int32(np.int32(mag + np.int32(below_half + odd)) & kept)
         beyond_exact = np.int32(near - mag)
         free = np.int32(near & odd_mask) == 0
         grows, shrinks = (up_negative if b < 0 else up), (down_negative if b < 0 else down)

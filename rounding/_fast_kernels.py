@@ -82,33 +82,56 @@ def fast_plan(fmt: Float | Integer | Fixed, mode: Rounding, overflow: str) -> Fa
 
 
 @_inline
+def _field(a: Any, least: Any) -> Any:
+    """Return the exponent field of a magnitude, in place, at least `least`; of 32 bits, or half a vector is empty."""
+    return np.int32(max(np.int32(np.float32(a).view(np.int32) & np.int32(0x7F800000)), np.int32(least)))
+
+
+@_inline
 def _nearest_even(v: Any, least: Any, raise_by: Any, clip: Any) -> Any:
     """Round the magnitude of `v`; beyond `clip` the result is only known to be too large."""
     a = min(abs(v), clip)
-    e = max(np.float32(a).view(np.int32) & np.int32(0x7F800000), least)
-    magic = np.int32(e + raise_by).view(np.float32)
+    magic = np.int32(_field(a, least) + raise_by).view(np.float32)
     return np.float32(np.float32(a + magic) - magic)
+
+
+@_inline
+def _finished(v: Any, r: Any, zero_sign: Any, floats: Any) -> Any:
+    """Return a rounded magnitude with the sign of `v`; what overflow, infinity and NaN become.
+
+    `zero_sign`: the sign bit if -0 exists, else 0. `floats`: those of a `FastPlan`.
+    """
+    top, bottom, over, over_negative = floats[0], floats[1], floats[3], floats[4]
+    sign = np.int32(np.float32(v).view(np.int32) & np.int32(-0x80000000))
+    sign = sign if r != 0 else np.int32(sign & zero_sign)
+    signed = np.int32(np.float32(r).view(np.int32) | sign).view(np.float32)
+    signed = over if signed > top else signed
+    signed = over_negative if signed < -bottom else signed
+    signed = floats[5] if v == np.float32(np.inf) else signed
+    signed = floats[6] if v == np.float32(-np.inf) else signed
+    return v if v != v else signed
 
 
 @_compile
 def rounded_to_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
     """Round float32 `x` into float32 `out`, another array; NaN passes through."""
-    least, raise_by, negative_zero = integers[0], integers[1], integers[2] == 1
-    top, bottom, clip, over, over_negative, inf, inf_negative = (
-        floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
-    )  # fmt: skip
-    infinity = np.float32(np.inf)
+    least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
+    ends = _as_tuple(floats)
     for i in range(x.size):
         v = x[i]
-        negative = np.float32(v).view(np.int32) < 0
-        r = _nearest_even(v, least, raise_by, clip)
-        signed = np.float32(-r) if negative & ((r != 0) | negative_zero) else r
-        beyond = over_negative if negative else over
-        limit = bottom if negative else top
-        signed = beyond if r > limit else signed
-        at_infinity = inf_negative if negative else inf
-        signed = at_infinity if abs(v) == infinity else signed
-        out[i] = v if v != v else signed
+        out[i] = _finished(v, _nearest_even(v, least, raise_by, clip), zero_sign, ends)
+
+
+@_inline
+def zero_sign_of(integers: Any) -> Any:
+    """Return the sign bit if -0 exists, else 0."""
+    return np.int32(-0x80000000) if integers[2] == 1 else np.int32(0)
+
+
+@_inline
+def _as_tuple(floats: Any) -> Any:
+    """Return the numbers of a plan apart from memory, so that no store in a loop can change them."""
+    return floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
 
 
 @_compile
@@ -121,7 +144,8 @@ def float32_exponents(x: Any, out: Any, plan: Any) -> None:
     for i in range(x.size):
         b = x[i]
         mag = np.int32(b & np.int32(0x7FFFFFFF))
-        r = np.int32(np.int32(mag + np.int32(below_half + np.int32((mag >> shift) & 1))) & kept)
+        odd = np.int32(np.int32(mag >> shift) & np.int32(1))
+        r = np.int32(np.int32(mag + np.int32(below_half + odd)) & kept)
         value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
         value = (over_negative if b < 0 else over) if r > top else value
         value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value

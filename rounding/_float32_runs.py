@@ -26,7 +26,7 @@ _SHORT = {"float16": (11, -14, 15), "bfloat16": (8, -126, 127)}
 @lru_cache(maxsize=512)
 def float32_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
     """Return what rounds flat float32 arrays by a deterministic mode, NaN excepted; None: one pass is not enough."""
-    how = _way(fmt, mode, overflow)
+    how = None if mode.variant else _way(fmt, mode, overflow)
     if how is None:
         return None
     from lowp.rounding._float32_kernels import quantize_float32
@@ -41,9 +41,27 @@ def float32_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
 
 
 @lru_cache(maxsize=512)
+def random_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[Any, Any, int, int, int], None] | None:
+    """Return what rounds flat float32 arrays by a stochastic mode, given the first position and the keys; or None."""
+    how = _way(fmt, mode, overflow)
+    if how is None or not mode.variant:
+        return None
+    from lowp.rounding import _float32_kernels as kernels
+    from lowp.rounding._fast_stochastic_kernels import quantize_randomly
+
+    way, integers, floats, _ = how
+    plan = way == kernels.BITS_CORRECTED, integers, floats, mode.variant, mode.random_bits
+
+    def run(source: Any, sink: Any, start: int, key0: int, key1: int) -> None:
+        split(source.size, lambda a, b: quantize_randomly(source[a:b], sink[a:b], *plan, start + a, key0, key1))
+
+    return run
+
+
+@lru_cache(maxsize=512)
 def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> Run | None:
     """As `float32_run`, for bits (uint16) of float16 or bfloat16, where that has all the format's numbers."""
-    how = _way(fmt, mode, overflow) if _is_held(fmt, *_SHORT[dtype]) else None
+    how = _way(fmt, mode, overflow) if _is_held(fmt, *_SHORT[dtype]) and not mode.variant else None
     if how is None:
         return None
     from lowp.rounding._float32_kernels import quantize_short
@@ -62,7 +80,7 @@ def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> R
 @lru_cache(maxsize=512)
 def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[Any, Any], bool] | None:
     """Return what writes the codes of flat float32 arrays and tells whether there is NaN among them; None: as above."""
-    how = _way(fmt, mode, overflow)
+    how = None if mode.variant else _way(fmt, mode, overflow)
     plan = None if how is None else _code_plan(fmt, mode, overflow)
     if how is None or plan is None:
         return None
@@ -127,7 +145,7 @@ def _way(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, ...] | 
     from lowp.rounding import _float32_kernels as kernels
 
     nearest = mode.name == "ties_to_even"
-    if mode.variant or not isinstance(fmt, Float | Integer | Fixed):
+    if not isinstance(fmt, Float | Integer | Fixed):
         return None
     if fast.has_float32_exponents(fmt):
         assert isinstance(fmt, Float)

@@ -10,7 +10,7 @@ import pytest
 
 import lowp
 from lowp.rounding import _scalar, verbs
-from lowp.rounding._float32_runs import float32_run, short_run
+from lowp.rounding._float32_runs import float32_run, random_run, short_run
 from lowp.rounding.modes import ROUNDING_MODES, rounding
 
 MODES = [mode for mode in ROUNDING_MODES if rounding(mode).variant == 0]
@@ -150,6 +150,8 @@ def test_runs_are_found_once() -> None:
     fmt = lowp.parse("float8_e4m3fn")
     assert float32_run(fmt, rounding("to_odd"), "saturate") is float32_run(fmt, rounding("to_odd"), "saturate")
     assert float32_run(fmt, rounding("stochastic_a"), "saturate") is None
+    assert random_run(fmt, rounding("stochastic_a"), "saturate") is not None
+    assert random_run(fmt, rounding("to_odd"), "saturate") is None
     assert float32_run(lowp.parse("e8m3"), rounding("to_odd"), "saturate") is not None
     assert float32_run(lowp.parse("posit8_es2"), rounding("ties_to_even"), "saturate") is None
 
@@ -167,6 +169,23 @@ def test_codes_are_those_of_the_general_kernel(name: str, mode: str, monkeypatch
                 wanted = lowp.encode(x, fmt, mode, overflow, nan=nan).codes
             assert found.dtype == wanted.dtype
             assert np.array_equal(found, wanted), (overflow, nan)
+
+
+@pytest.mark.parametrize("mode", ["stochastic_a", "stochastic_b", "stochastic_c", "stochastic_equal"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_random_bits_decide_as_in_the_general_kernel(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = numbers()
+    for bits in (1, 2, 7, 16, 22, 23, 24, 31, 32):
+        for overflow in OVERFLOWS if bits == 32 else ("saturate",):
+            how = {"seed": bits + (bits << 40), "random_bits": bits}
+            found = lowp.quantize(x, name, mode, overflow, **how)
+            with monkeypatch.context() as patch:
+                patch.setattr(_scalar, "random_run", lambda *_: None)
+                wanted = lowp.quantize(x, name, mode, overflow, **how)
+            assert not differ(found, wanted).size, (bits, overflow)
+            whole = x.copy()
+            assert lowp.quantize(whole, name, mode, overflow, out=whole, **how) is whole
+            assert not differ(whole, wanted).size, (bits, overflow)
 
 
 def test_a_nan_without_a_code_is_an_error() -> None:
