@@ -69,6 +69,7 @@ matrix-units: $(PEERS) ## time products as matrix units compute them against oth
 programs: $(READY) ## train a GPT and a CNN, solve systems and time training steps in every recipe
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.integer_network
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.training_step
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
 from lowp.formats.logarithms import is_logarithmic
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
@@ -102,6 +104,7 @@ def _check_together(given: Accumulator, fmt: ScalarFormat, product: Any) -> None
     clashes = (
         (aligned and not fused, "alignment is for group_sum='fused'"),
         (aligned and product != "exact", "alignment cuts exact products, it needs product='exact'"),
+        (aligned and not isinstance(fmt, Float | Integer | Fixed), "alignment is for floats, integers and fixed point"),
         (aligned and pairwise, "alignment and order='pairwise' do not go together"),
         (compensated and aligned, "compensation and alignment do not go together"),
         (compensated and pairwise, "compensation needs a running sum, order='pairwise' has none"),

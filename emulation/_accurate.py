@@ -97,8 +97,9 @@ def errors(result: Coded, exact: Numbers) -> Errors:
     if not both.any():
         return Errors(size, failed, np.nan, np.nan, np.nan, np.nan)
     chosen = Coded(np.asarray(result.codes[both]), result.format, result.settings)
-    gaps = as_floats(abs(numbers(chosen, fine) - exact[both]))
-    ulps = gaps / ulps_of(exact[both], result.format)
+    with np.errstate(over="ignore"):
+        gaps = as_floats(abs(numbers(chosen, fine) - exact[both]))
+        ulps = gaps / ulps_of(exact[both], result.format)
     return Errors(size, failed, float(gaps.mean()), float(gaps.max()), float(ulps.mean()), float(ulps.max()))
 
 

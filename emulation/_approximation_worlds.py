@@ -64,7 +64,7 @@ class FormatWorld:
         """Return `-x`, which is exact: as a plain number, since an unsigned format has no such value."""
         if isinstance(x, array) and not holds_exactly(x.format):
             return self._do("negative", x)
-        return -_values(x)
+        return -plain(x)
 
     def _square(self, x: array) -> array:
         return self._do("multiply", x, x)
@@ -79,10 +79,10 @@ class FormatWorld:
         return total if isinstance(total, array) else self._do("convert", total)
 
     def _round(self, x: Any) -> array:
-        return self._do("convert", np.rint(_values(x)))
+        return self._do("convert", np.rint(plain(x)))
 
     def _floor(self, x: Any) -> array:
-        return self._do("convert", np.floor(_values(x)))
+        return self._do("convert", np.floor(plain(x)))
 
     def _exponent(self, x: array) -> NDArray[np.float64]:
         values = decoded(x.codes, x.format)
@@ -90,7 +90,7 @@ class FormatWorld:
         return np.where(proper, np.frexp(np.where(proper, values, 1.0))[1] - 1.0, 0.0)
 
     def _half(self, k: Any) -> NDArray[np.float64]:
-        return np.floor(_values(k) / 2)
+        return np.floor(plain(k) / 2)
 
     def _scale(self, x: array, k: Any, times: Constant | None = None) -> array:
         powers = whole(k) * (1 if times is None else int(times.value))
@@ -104,19 +104,19 @@ class FormatWorld:
         entries = table_in(table, self.fmt)
         place = np.clip(whole(i), 0, table.entries - 1).astype(np.intp)
         found = array.from_codes(entries.codes[place], self.fmt)
-        unknown = np.isnan(_values(i))
+        unknown = np.isnan(plain(i))
         if np.any(unknown) and self.fmt.has_nan:
             found[unknown] = np.nan
         return found
 
     def _interpolate(self, table: Table, u: array) -> array:
-        low = np.clip(np.floor(_values(u)), 0.0, table.entries - 2.0)
+        low = np.clip(np.floor(plain(u)), 0.0, table.entries - 2.0)
         fraction = self._do("subtract", u, low)
         a, b = self._lookup(table, low), self._lookup(table, low + 1)
         return self._fma(fraction, self._do("subtract", b, a), a)
 
     def _copysign(self, x: array, y: array) -> array:
-        size, negative = np.abs(_values(x)), np.signbit(_values(y))
+        size, negative = np.abs(plain(x)), np.signbit(plain(y))
         return self._do("convert", np.where(negative, -size, size))
 
     def _magic_rsqrt(self, x: array, sigma: Constant) -> array:
@@ -130,7 +130,8 @@ class FormatWorld:
         return array.from_codes(np.clip(codes, 0, sign - 1), fmt)
 
 
-def _values(x: Any) -> NDArray[np.float64]:
+def plain(x: Any) -> NDArray[np.float64]:
+    """Return the numbers of an array, a constant or plain numbers."""
     if isinstance(x, array):
         return x.values
     return np.asarray(float(x.value) if isinstance(x, Constant) else x, np.float64)
@@ -138,7 +139,7 @@ def _values(x: Any) -> NDArray[np.float64]:
 
 def whole(k: Any) -> NDArray[np.int64]:
     """Return integers; of numbers that are none, or far beyond every exponent, 0 or the far end."""
-    values = np.nan_to_num(_values(k), nan=0.0, posinf=1e6, neginf=-1e6)
+    values = np.nan_to_num(plain(k), nan=0.0, posinf=1e6, neginf=-1e6)
     return np.clip(np.rint(values), -1e6, 1e6).astype(np.int64)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError
 from lowp.emulation import _exact_bins
 from lowp.emulation._evaluate import compute
-from lowp.emulation._operands import Operand, Settings, coded
+from lowp.emulation._operands import Operand, Settings, coded, holds_exactly
 from lowp.emulation._side import Side
 from lowp.emulation._target import Target
 from lowp.emulation.accumulator import Accumulator
@@ -22,6 +22,8 @@ from lowp.rounding import verbs
 
 Codes = NDArray[Any]
 Sums = NDArray[np.float64]
+#: Codes of the accumulator's format, or an operand in another one.
+Number = Codes | Operand
 
 
 def sums(a: Side, b: Side, c: Sums, accumulator: Accumulator, first: int = 0) -> Sums:
@@ -35,13 +37,22 @@ def sums(a: Side, b: Side, c: Sums, accumulator: Accumulator, first: int = 0) ->
         first: How many numbers were stored for each output before, for stochastic rounding.
     """
     _check(accumulator)
+    if not a.values.shape[2]:
+        return c.copy()
     stored = Stored(accumulator, c.size, first)
-    start = stored.number(c.reshape(-1), accumulator.format)  # type: ignore[arg-type]
+    start = c.reshape(-1)
     if accumulator.group_sum == "fused" and accumulator.group > 1 and accumulator.table is None:
         codes = _exact_steps(a, b, start, accumulator, stored)
     else:
-        codes = _Steps(a, b, stored).run(start)
+        codes = _Steps(a, b, stored).run(_start(start, stored))
     return stored.values(codes).reshape(c.shape)
+
+
+def _start(c: Sums, stored: Stored) -> Number:
+    """Return what the running sum starts from: as it is, for it may be a number of another format, or its code."""
+    if holds_exactly(stored.format) and stored.accumulator.table is None and stored.accumulator.compensation is None:
+        return Operand(True, plain=c)
+    return stored.number(c, stored.format)
 
 
 def _check(accumulator: Accumulator) -> None:
@@ -78,9 +89,13 @@ class Stored:
         dtype = code_dtype(self.format.bits)
         return np.asarray(verbs.decode(codes.astype(dtype), self.format, dtype="float64"))
 
-    def add(self, x: Codes, y: Codes, subtract: bool = False) -> Codes:
-        """Return the stored sum, or difference, of two stored numbers."""
-        operands, target = [coded(x, self.format), coded(y, self.format)], self.target(self.format)
+    def operand(self, x: Number) -> Operand:
+        """Return a number as an operand."""
+        return x if isinstance(x, Operand) else coded(x, self.format)
+
+    def add(self, x: Number, y: Number, subtract: bool = False) -> Codes:
+        """Return the stored sum, or difference, of two numbers."""
+        operands, target = [self.operand(x), self.operand(y)], self.target(self.format)
         if self.accumulator.table is not None:
             return add_by_table(operands, self.accumulator.table, subtract, target)
         return compute("subtract" if subtract else "add", operands, target)
@@ -96,60 +111,72 @@ class _Steps:
     def __init__(self, a: Side, b: Side, stored: Stored) -> None:
         self.a, self.b, self.stored, self.accumulator = a, b, stored, stored.accumulator
 
-    def run(self, start: Codes) -> Codes:
+    def run(self, start: Number) -> Codes:
         terms, accumulator = self.a.values.shape[2], self.accumulator
         if accumulator.compensation is not None:
-            return _COMPENSATED[accumulator.compensation](self, terms, start)
+            return _COMPENSATED[accumulator.compensation](self, terms, start)  # type: ignore[arg-type] # codes then
         alone = accumulator.group_sum != "fused" or accumulator.table is not None
         if accumulator.order == "pairwise":
             groups = [range(k, min(k + accumulator.group, terms)) for k in range(0, terms, accumulator.group)]
-            return self.stored.add(start, _tree([self._group(g) for g in groups], self.stored.add)) if groups else start
+            return self.stored.add(start, _tree([self._group(g) for g in groups], self.stored.add))
         running = start
         for k in range(0, terms, accumulator.group if alone else 1):
             if alone:
                 running = self.stored.add(running, self._group(range(k, min(k + accumulator.group, terms))))
             else:
                 running = self.multiply_add(running, k)
-        return running
+        return running  # type: ignore[return-value] # there are terms: codes
 
     def _factors(self, k: int) -> list[Operand]:
         a, b = self.a.values[:, :, k : k + 1], self.b.values[:, k : k + 1, :]
         shape = np.broadcast_shapes(a.shape, b.shape)
-        return [Operand(True, plain=np.ascontiguousarray(np.broadcast_to(x, shape)).reshape(-1)) for x in (a, b)]
+        each = ((np.ascontiguousarray(np.broadcast_to(x, shape)).reshape(-1), side.format)
+                for x, side in ((a, self.a), (b, self.b)))  # fmt: skip
+        # float64 comes so close to logarithmic numbers that their codes can be found again
+        return [
+            Operand(True, plain=x) if holds_exactly(fmt) else coded(self.stored.number(x, fmt), fmt) for x, fmt in each
+        ]
 
-    def multiply_add(self, running: Codes, k: int) -> Codes:
+    def multiply_add(self, running: Number, k: int) -> Codes:
         """Return the stored sum of a number and a product, which is exact or rounded to its own format."""
         if self.accumulator.product == "exact":
             return compute(
-                "fma", [*self._factors(k), coded(running, self.stored.format)], self.stored.target(self.stored.format)
+                "fma", [*self._factors(k), self.stored.operand(running)], self.stored.target(self.stored.format)
             )
         fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
         product = compute("multiply", self._factors(k), self.stored.target(fmt))
         return compute(
-            "add", [coded(running, self.stored.format), coded(product, fmt)], self.stored.target(self.stored.format)
+            "add", [self.stored.operand(running), coded(product, fmt)], self.stored.target(self.stored.format)
         )
 
     def product_less(self, k: int, subtrahend: Codes) -> Codes:
         """Return the stored difference of a product and a number."""
-        minus = self.stored.number(-self.stored.values(subtrahend), self.stored.format)
-        return self.multiply_add(minus, k)
+        minus = -self.stored.values(subtrahend)
+        # a format may lack the negative of a number that it has
+        exact = holds_exactly(self.stored.format)
+        return self.multiply_add(
+            Operand(True, plain=minus) if exact else self.stored.number(minus, self.stored.format), k
+        )
 
     def size(self, k: int) -> Sums:
         """Return the magnitudes of products, as close as float64 comes."""
-        a, b = (x.plain for x in self._factors(k))
-        return np.asarray(np.abs(np.asarray(a) * np.asarray(b)))
+        a, b = (x.values for x in self._factors(k))
+        return np.asarray(np.abs(a * b))
 
-    def _product(self, k: int) -> Codes:
-        """Return a product in the accumulator's format, by way of the products' own."""
+    def _product(self, k: int) -> Number:
+        """Return a product rounded to its own format, and to the accumulator's if it is a sum of its own."""
         if self.accumulator.product == "exact":
             return compute("multiply", self._factors(k), self.stored.target(self.stored.format))
         fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
         product = compute("multiply", self._factors(k), self.stored.target(fmt))
-        if fmt == self.stored.format:
+        alone = self.accumulator.group_sum == "fused" and self.accumulator.table is None
+        if fmt == self.stored.format and not alone:
             return product
+        if not alone and self.accumulator.table is None:
+            return coded(product, fmt)
         return compute("convert", [coded(product, fmt)], self.stored.target(self.stored.format))
 
-    def _group(self, terms: range) -> Codes:
+    def _group(self, terms: range) -> Number:
         products = [self._product(k) for k in terms]
         if self.accumulator.group_sum == "pairwise":
             return _tree(products, self.stored.add)
@@ -159,15 +186,21 @@ class _Steps:
         return total
 
 
-def _exact_steps(a: Side, b: Side, start: Codes, accumulator: Accumulator, stored: Stored) -> Codes:
+def _exact_steps(a: Side, b: Side, start: Sums, accumulator: Accumulator, stored: Stored) -> Codes:
     """Return the running sums of steps whose terms are summed exactly with them and rounded once."""
-    running = start
+    for x in (a, b):
+        if not holds_exactly(x.format):
+            raise ArgumentError(
+                f"terms in {x.format.name!r}, which float64 does not hold, have no exact sum in fused groups; take "
+                "group=1 or a group_sum of single additions."
+            )
+    running = np.zeros(0, np.uint8)
     batch, rows, terms = a.values.shape
     group = min(accumulator.group, max(terms, 1))
     columns = b.values.shape[2]
     for first in range(0, terms, group):
         target = stored.target(stored.format)
-        values = stored.values(running).reshape(batch, rows, columns)
+        values = (stored.values(running) if first else start).reshape(batch, rows, columns)
         parts = []
         for item in range(batch):
             left, right = a.values[item, :, first : first + group], b.values[item, first : first + group]
@@ -182,7 +215,7 @@ def _exact_steps(a: Side, b: Side, start: Codes, accumulator: Accumulator, store
     return running
 
 
-def _tree(numbers: Sequence[Codes], add: Callable[[Codes, Codes], Codes]) -> Codes:
+def _tree(numbers: Sequence[Number], add: Callable[[Number, Number], Codes]) -> Number:
     """Return the sum of a tree of halves, the larger half first."""
     if len(numbers) == 1:
         return numbers[0]

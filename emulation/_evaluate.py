@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any
 
@@ -172,7 +173,13 @@ def _is_binary64(target: Target) -> bool:
 def _worth_estimating(operands: list[Operand], target: Target) -> bool:
     """Whether estimates decide most results: the format keeps clearly fewer bits than float64, and all is in range."""
     formats = [x.fmt for x in operands if x.fmt is not None]
-    return not target.wraps and steps_per_octave_bits(target.fmt) <= 44 and all(within_float64(f) for f in formats)
+    literals = [abs(x.literal) for x in operands if isinstance(x.literal, Fraction)]
+    return (
+        not target.wraps
+        and steps_per_octave_bits(target.fmt) <= 44
+        and all(within_float64(f) for f in formats)
+        and all(Fraction(1, 2**960) < literal < 2**960 for literal in literals)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.emulation._operands import holds_exactly
 from lowp.emulation._side import Side
-from lowp.emulation._sum_trace import exact_sums
+from lowp.emulation._sum_terms import exact_sums
 from lowp.formats.block import Block
 from lowp.formats.exact_real import Real
 from lowp.formats.float_format import Float
@@ -53,9 +53,17 @@ class Width:
 
     def __str__(self) -> str:
         return (
-            f"{self.bits} bits, the last of weight 2^{-self.fraction_bits}: sums from {float(self.least):.6g} to "
-            f"{float(self.largest):.6g}"
+            f"{self.bits} bits, the last of weight 2^{-self.fraction_bits}: sums from {_shown(self.least)} to "
+            f"{_shown(self.largest)}"
         )
+
+
+def _shown(x: Fraction) -> str:
+    """Return a number as text; beyond float64 the power of two below it."""
+    try:
+        return f"{float(x):.6g}"
+    except OverflowError:
+        return f"{'-' * (x < 0)}2^{int(abs(x)).bit_length() - 1} and more"
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ def _few_bits(x: Numbers, y: Numbers) -> bool:
     if not all(ends):
         return True
     most = exact_sums(np.abs(x)[None], np.abs(y)[None], None).max()
-    return bool(np.frexp(most)[1] - sum(min(e) for e in ends) <= _FLOAT64_BITS)
+    return bool(np.isfinite(most) and np.frexp(most)[1] - sum(min(e) for e in ends) <= _FLOAT64_BITS)
 
 
 def _exact_sum(x: Numbers, y: Numbers) -> Fraction:
@@ -224,6 +232,14 @@ def grid_or_numbers(x: Any, role: str, axis: int) -> Grid | Numbers:
     if isinstance(x, str | Format):
         return grid_of(parse(x), role)
     return numbers(x, role, axis)
+
+
+def counts_in_ones(x: Any) -> bool:
+    """Whether an operand is made of integers: by its format, or its dtype."""
+    fmt = parse(x) if isinstance(x, str | Format) else getattr(x, "format", None)
+    if fmt is not None:
+        return isinstance(fmt, Integer)
+    return "int" in str(x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)  # NumPy's, torch's or JAX's
 
 
 def numbers(x: Any, role: str, axis: int) -> Numbers:

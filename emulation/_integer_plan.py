@@ -111,7 +111,7 @@ class Planner:
         if isinstance(layer, MaxPool2d):
             return Largest(name=f"{place} max_pool", window=layer.window, **common), after
         if isinstance(layer, AveragePool2d):
-            _check_sum(state, layer, place)
+            check_sum(state.tensor, layer.window_of(state.values.shape).size, place)
             return Average(name=f"{place} average_pool", pool=layer, **common), after
         return Flat(name=f"{place} flatten", **common), after
 
@@ -159,11 +159,11 @@ class Planner:
         return DyadicScale.of(source.scale.astype(np.float64) / target.scale.astype(np.float64), self.bits.scale)
 
 
-def _check_sum(state: _State, layer: AveragePool2d, place: str) -> None:
-    height, width = layer.window_of(state.values.shape).size
-    if height * width * max(state.tensor.high, -state.tensor.low) >= 1 << 31:
-        name = state.tensor.format.name
-        raise RangeError(f"layer {place}: sums of {height * width} integers of {name} are beyond int32.")
+def check_sum(tensor: Tensor, size: tuple[int, int], place: str) -> None:
+    """Raise RangeError if the sum of a window of integers may be beyond int32."""
+    count = size[0] * size[1]
+    if count * max(tensor.high, -tensor.low) >= 1 << 31:
+        raise RangeError(f"layer {place}: sums of {count} integers of {tensor.format.name} are beyond int32.")
 
 
 def tensor_for(values: Floats, fmt: Integer) -> Tensor:

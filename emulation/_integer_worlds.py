@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lowp.emulation import _integer_arithmetic as integers
 from lowp.emulation._dyadic_scale import DyadicScale, along_channels
 from lowp.emulation._integer_layers import check_terms, real_product
-from lowp.emulation._integer_plan import BRANCH, scaled
+from lowp.emulation._integer_plan import BRANCH, check_sum, scaled
 from lowp.emulation._integer_steps import Add, Average, Flat, Largest, Product, Rectify, Requantise, Step, Tensor
 from lowp.emulation._integer_windows import images, rows, windows
 from lowp.emulation.accumulator import Accumulator
@@ -70,6 +70,7 @@ class IntegerWorld(World):
 
     def average(self, step: Average, x: Array) -> Array:
         window = step.pool.window_of(x.shape)
+        check_sum(step.output, window.size, step.name)  # images may be larger than those of the calibration
         total = np.add.reduce(windows(x, window, 0), axis=2, dtype=np.int32)
         return integers.divided(total, window.size[0] * window.size[1], self.average_rounding).astype(step.output.dtype)
 

@@ -141,7 +141,8 @@ class _ConvRule:
         """Round operand `number` of a product that nobody differentiates."""
         batch, features = (self.input if number == 0 else self.kernel)[:2]
         role = self.site.roles[number]
-        reading = Reading(*self.site.source(number), role, word)
+        source, product, _ = self.site.source(number)
+        reading = Reading(source, product, role, word)
         place = None if role == "weight" else batch
         return round_in_groups(x, reading, features, batch, place, self.groups(number))
 
@@ -210,7 +211,12 @@ class _ConvRule:
 def round_rows(site: Site, g: Any, axis: int, word: Any) -> Any:
     """Return the gradient of rows of an embedding table in the format of gradients."""
     reading = Reading(site, "grad_weight", "gradient", word)
-    return straight(g, round_axis(g, reading, axis, axis - 1, 0).values.astype(g.dtype))
+    return straight(g, round_axis(g, reading, axis, axis - 1, _place(g)).values.astype(g.dtype))
+
+
+def _place(rows: Any) -> int | None:
+    """Return the axis of looked-up rows that devices share: that of the batch; positions in a text are alike."""
+    return 0 if rows.ndim > 2 and rows.shape[0] > 1 else None
 
 
 def lookup(site: Site, rows: Any, axis: int, word: Any, hooks: Hooks) -> Any:
@@ -218,11 +224,11 @@ def lookup(site: Site, rows: Any, axis: int, word: Any, hooks: Hooks) -> Any:
 
     def primal(x: Any, word: Any) -> Any:
         reading = Reading(site, "forward", "weight", word)
-        return straight(x, round_axis(x, reading, axis, axis - 1, None).values.astype(x.dtype))
+        return straight(x, round_axis(x, reading, axis, axis - 1, _place(x)).values.astype(x.dtype))
 
     def forward(x: Any, word: Any) -> Any:
         reading = Reading(site, "forward", "weight", word)
-        rounded = round_axis(x, reading, axis, axis - 1, None)
+        rounded = round_axis(x, reading, axis, axis - 1, _place(x))
         return straight(x, rounded.values.astype(x.dtype)), (rounded.mask, word)
 
     def backward(residuals: Any, g: Any) -> Any:

@@ -16,7 +16,7 @@ from lowp.emulation._jax_captured import captured_origins
 from lowp.emulation._jax_origins import Origin, activation, path_of, weight
 from lowp.emulation._jax_plan import Planner
 from lowp.emulation._jax_products import Hooks
-from lowp.emulation._jax_remarks import remark_missing
+from lowp.emulation._jax_remarks import remark_missing, remark_narrow
 from lowp.emulation._jax_run import Run, evaluate
 from lowp.emulation._jax_seeds import word_of
 from lowp.emulation._jax_sites import Plan, Scope, Site
@@ -134,6 +134,7 @@ class Emulated:
         planner.parameters.update(origin.root for origin in (*inputs, *captured) if origin.kind == "weight")
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
         remark_missing(planner, self.recipe, self.weights is not None or any_weights or bool(captured))
+        self._warn(remark_narrow(planner.report, self.recipe, dynamic))
         self._check_patterns(planner)
 
         def results_of(arrays: list[Any]) -> Any:
@@ -193,9 +194,8 @@ class Emulated:
             if self._strict:
                 raise ArgumentError(f"{message} Operations: {', '.join(sorted(found)) or 'none'}.")
             planner.report.remark(message)
-            if pattern in named and len(named) == len(self.recipe.primitives) and message not in self._warned:
-                self._warned.add(message)
-                warn_caller(message)
+            if pattern in named and len(named) == len(self.recipe.primitives):
+                self._warn(message)
 
     def _check_patterns(self, planner: Planner) -> None:
         self._check_primitives(planner)
@@ -209,9 +209,12 @@ class Emulated:
                     f"{message} Layers: {', '.join(name for name in planner.layers if name) or 'none'}."
                 )
             planner.report.remark(message)
-            if message not in self._warned:
-                self._warned.add(message)
-                warn_caller(message)
+            self._warn(message)
+
+    def _warn(self, message: str) -> None:
+        if message and message not in self._warned:
+            self._warned.add(message)
+            warn_caller(message)
 
     def _watch(self, site: Site, product: str, result: Any) -> None:
         report = self.report
@@ -285,8 +288,8 @@ def emulate(
     one (an Equinox or NNX module), else the JAX arrays that `fn` has captured. Of two weights the left one counts as
     activation. A gather of rows of a weight is an "embedding"; a product of two activations is "matmul", in a scope
     whose name speaks of attention "attention"; scopes and paths with LSTM, GRU or RNN are "recurrent". A layer is
-    called by the path of its weight without the last part (`params.Dense_0` for `params.Dense_0.kernel`), else by
-    the scopes around it; rules of the recipe may match that, the whole path, or the scopes.
+    called by the path of its weight without a last part such as `kernel`, `weight`, `embedding` or `w`
+    (`params.Dense_0` for `params.Dense_0.kernel`), else by the scopes around it; rules of the recipe may match that, the whole path, or the scopes.
 
     Where `fn` itself takes a gradient, JAX has already written the backward pass: its products are known by JAX's name
     scopes, and rounded like the others. What reuses the forward pass's operands then is an error; take the gradient

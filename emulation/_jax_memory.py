@@ -92,8 +92,11 @@ def histories_of(plan: Plan) -> dict[str, tuple[int, tuple[int, ...]]]:
 def _histories_of_site(site: Site) -> dict[str, tuple[int, tuple[int, ...]]]:
     read = [(*site.source(number), role) for number, role in enumerate(site.roles)]
     return {
-        key_of(source, product, role): (source.cast(role, product).history, site.rounds)
-        for source, product, role in [*read, (site, site.product, "output")]
+        key_of(source, product, source.drawn_as(product, role, number)): (
+            source.cast(role, product).history,
+            site.rounds,
+        )
+        for source, product, number, role in [*read, (site, site.product, 0, "output")]
         if source.cast(role, product).scaling == "delayed"
     }
 

@@ -37,12 +37,18 @@ class Axes(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How one operand is read by one product of a site."""
+    """How one operand, `number` of the forward product, is read by one product of a site."""
 
     site: Site
     product: str
     role: str
     word: Any
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name in seeds and histories."""
+        return self.site.drawn_as(self.product, self.role, self.number)
 
     @property
     def cast(self) -> Cast:
@@ -100,10 +106,10 @@ def _round(
 ) -> Rounded:  # fmt: skip
     cast, site = reading.cast, reading.site
     kept = None if not apart or forward is None or cast.requantize else _kept_format(reading)
-    seed = seed_at(site, reading.product, drawn_as or reading.role, reading.word)
+    seed = seed_at(site, reading.product, drawn_as or reading.name, reading.word)
     signs = signs_at(site, reading.product, cast.signs, reading.word)
     split = site.split if place is not None else ()
-    memory, key, scale = current(), key_of(site, reading.product, reading.role), None
+    memory, key, scale = current(), key_of(site, reading.product, reading.name), None
     if cast.scaling == "delayed" and memory is not None:
         scale = memory.scale(key, cast)
     try:

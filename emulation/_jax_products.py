@@ -113,14 +113,18 @@ def product(site: Site, params: Any, dtype: Any, a: Any, b: Any, word: Any, hook
 def mask_of_product(site: Site, params: Any, values: Sequence[Any], number: int, word: Any) -> Any:
     """Return where the gradient of an operand passes its rounding in the forward pass, in the operand's layout."""
     axes = DotAxes.of(params["dimension_numbers"], *(x.ndim for x in values))[number]
-    reading = Reading(site, "forward", site.roles[number], word)
+    reading = Reading(site, "forward", site.roles[number], word, number)
     return round_axes(values[number], reading, axes, tokens_of(axes, reading.role)).mask
 
 
 def _without_rule(site: Site, axes: DotAxes, dtype: Any, a: Any, b: Any, word: Any, mask: Any) -> Any:
     """Return a product that nobody differentiates, such as those of a backward pass that the program itself holds."""
     summed = site.product == "grad_weight" and site.operation not in ("matmul", "attention")
-    readings = [Reading(*site.source(number), role, word) for number, role in enumerate(site.roles)]
+    sources = [site.source(number) for number in range(len(site.roles))]
+    readings = [
+        Reading(source, product, role, word, number)
+        for (source, product, number), role in zip(sources, site.roles, strict=True)
+    ]
     same_basis(*readings)
     rounded = [
         _operand(x, reading, own, tokens_of(own, reading.role, contract=summed))
@@ -169,7 +173,7 @@ class _DotRule:
         return self._forward(a, b, word)[0]
 
     def _forward(self, a: Any, b: Any, word: Any) -> tuple[Any, list[Rounded]]:
-        readings = [Reading(self.site, "forward", role, word) for role in self.site.roles]
+        readings = [Reading(self.site, "forward", role, word, number) for number, role in enumerate(self.site.roles)]
         same_basis(*readings)
         rounded = [
             _operand(x, reading, axes, tokens_of(axes, reading.role))

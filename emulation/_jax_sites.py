@@ -70,10 +70,20 @@ class Site:
     reused: tuple[Site | None, ...] = ()
     first: int = 0
 
-    def source(self, number: int) -> tuple[Site, str]:
-        """Return the site and the product whose cast rounds operand `number`."""
+    def source(self, number: int) -> tuple[Site, str, int]:
+        """Return the site and the product whose cast rounds operand `number`, and which operand it is there."""
         forward = self.reused[number] if self.reused else None
-        return (self, self.product) if forward is None else (forward, "forward")
+        if forward is None:
+            return self, self.product, number
+        return forward, "forward", forward.first ^ (self.product == "grad_input")  # of two activations
+
+    def drawn_as(self, product: str, role: str, number: int = 0) -> str:
+        """Return the name of operand `number` in seeds and histories: of two activations the second has its own.
+
+        The product that gives the gradient of the first one, grad_input, reads the second.
+        """
+        both = product == "forward" and self.roles == ("activation", "activation") and number != self.first
+        return "activation_2" if role == "activation" and (both or product == "grad_input") else role
 
     def cast(self, role: str, product: str = "") -> Cast:
         """Return the cast of one role in one product."""

@@ -49,7 +49,7 @@ def matmul(
         )
     arrays = Arrays(x, y, c, scale_x, scale_y, _alpha(a, b))
     if trace:
-        return _traced(given, arrays, vectors)
+        return _traced(given, arrays, vectors, (a, b))
     return _without_axes(_multiplied(given, bool(callback), arrays), vectors)
 
 
@@ -94,16 +94,18 @@ def _on_cpu(arrays: Arrays) -> Arrays:
     return Arrays(*(None if x is None else np.asarray(x) for x in arrays))
 
 
-def _traced(given: Product, arrays: Arrays, vectors: tuple[bool, bool]) -> Any:
+def _traced(given: Product, arrays: Arrays, vectors: tuple[bool, bool], operands: tuple[Any, Any]) -> Any:
     """Return the product of numbers on the CPU, and the report about its sums."""
     from lowp.emulation.sum_report import traced
 
     if _is_traced(arrays):
         raise ArgumentError("trace=True looks at numbers, which are hidden while JAX traces.")
+    scales = [None if (s := getattr(x, "tensor_scale", None)) is None else float(s) for x in operands]
     report: list[Any] = []
 
     def watched(how: Any, a: Any, b: Any, c: Any) -> Any:
-        result, found = traced(how, a, b, c)
+        a.tensor_scale, b.tensor_scale = scales
+        result, found = traced(how, a, b, c, given.fmt)
         report.append(found)
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -146,9 +147,10 @@ class _Case:
         self.inputs = np.concatenate([high, low])
         self.columns = np.concatenate([weights.T, weights.T])
 
-    def run(self, how: Accumulator, columns: NDArray[np.float64] | None = None) -> _Run:
-        """Return what an accumulator does with the extreme inputs."""
-        a, b = self.inputs[:, None, :], (self.columns if columns is None else columns)[:, :, None]
+    def run(self, how: Accumulator, columns: NDArray[np.float64] | None = None, only: int | None = None) -> _Run:
+        """Return what an accumulator does with the extreme inputs, or with one of them."""
+        rows = slice(None) if only is None else slice(only, only + 1)
+        a, b = self.inputs[rows, None, :], (self.columns if columns is None else columns)[rows, :, None]
         c = np.zeros((len(a), 1, 1))
         run = _Run(len(a))
         sides = Side(np.ascontiguousarray(a), self.format), Side(np.ascontiguousarray(b), self.weight_format)
@@ -195,11 +197,15 @@ class _Run:
 
 def _of_saturating(case: _Case) -> Proof | CounterExample | Undecided:
     run = case.run(case.how)
-    if run.overflowed.size:
-        row = int(run.overflowed[0])
-        step = int(run.counts.overflow_step[row])
+    for row in run.overflowed.tolist():
+        place = row
+        if not _is_deterministic(case.how):  # random bits depend on the place: the inputs count by themselves
+            run, place = case.run(case.how, only=row), 0
+            if not run.overflowed.size:
+                continue
+        step = int(run.counts.overflow_step[place])
         why = f"step {step} stored {_words(case.how)} for a sum beyond the range of {case.how.format.name}"  # type: ignore[union-attr]
-        return case.counterexample(row, step, float(run.results[row]), why)
+        return case.counterexample(row, step, float(run.results[place]), why)
     if _is_monotone(case.how):
         why = (
             "every stored number grows with every term, and none overflows at the inputs that make all terms largest, "
@@ -215,7 +221,11 @@ def _words(how: Accumulator) -> str:
 
 def _is_monotone(how: Accumulator) -> bool:
     own = how.alignment is None and how.compensation is None and how.table is None
-    return own and rounding(how.rounding).variant == 0 and (how.outer is None or _is_monotone(how.outer))
+    return own and _is_deterministic(how) and (how.outer is None or _is_monotone(how.outer))
+
+
+def _is_deterministic(how: Accumulator) -> bool:
+    return rounding(how.rounding).variant == 0 and (how.outer is None or _is_deterministic(how.outer))
 
 
 def _bounded(case: _Case) -> Proof | Undecided:
@@ -306,11 +316,15 @@ def _of_mixed(case: _Case) -> Proof | CounterExample | Undecided:
     found = _of_saturating(_Case(strict, case.weights, case.weight_format, case.format, *case.ends))
     if not isinstance(found, CounterExample):
         return found
-    run = case.run(case.how)
+    run, alone = case.run(case.how), not _is_deterministic(case.how)
     for row in range(len(case.inputs)):
-        if run.counts.overflow_step[row] != NEVER and Fraction(float(run.results[row])) != case.exact(row):
-            why = "a partial sum wrapped around, and the result is wrong"
-            return case.counterexample(row, int(run.counts.overflow_step[row]), float(run.results[row]), why)
+        place = 0 if alone else row
+        run = case.run(case.how, only=row) if alone else run
+        result = float(run.results[place])
+        wrong = not math.isfinite(result) or Fraction(result) != case.exact(row)
+        if run.counts.overflow_step[place] != NEVER and wrong:
+            why = "a sum on the way is beyond the range of its format, and the result is wrong"
+            return case.counterexample(row, int(run.counts.overflow_step[place]), result, why)
     return Undecided(why="partial sums may wrap around, but no wrong result was found")
 
 

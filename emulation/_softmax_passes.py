@@ -13,6 +13,7 @@ from lowp.emulation._operands import decoded
 from lowp.emulation._order import ranks
 from lowp.emulation._rows import running_sum
 from lowp.emulation.array import array
+from lowp.emulation.neighbours import ulp
 from lowp.formats.spec import ScalarFormat
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ _LN_2 = float.fromhex("0x1.62e42fefa39efp-1")
 _LN_2_REST = float.fromhex("0x1.abc9e3b39803fp-56")
 #: Powers of two at and below 2^this are taken as zero (XNNPACK: they have no exponent bits in binary32).
 _NEGLIGIBLE = -127
-#: Below every exponent.
-_NO_EXPONENT = -(1 << 40)
-Exponents = NDArray[np.int64]
+#: Above the magnitude of every exponent; its negative is the exponent of zero.
+_NO_EXPONENT = 1.7e308
+#: Exponents apart, and then some: where numbers lie further apart than this, only equal ones count beside each other.
+_FAR_APART = 128
+#: Integers in float64: of numbers so large that it does not hold them, differences do not matter.
+Exponents = NDArray[np.float64]
 
 
 class Formats(NamedTuple):
@@ -37,6 +41,32 @@ class Formats(NamedTuple):
     exp: ScalarFormat
     sum: ScalarFormat
     result: ScalarFormat
+
+
+class Rows(NamedTuple):
+    """What is reduced along the first axis; `masked` places, if any, hold copies of others, and have no exponential."""
+
+    x: array
+    masked: NDArray[np.bool_] | None = None
+
+    def without_masked(self, powers: array) -> array:
+        """Return exponentials, those of masked places zero."""
+        if self.masked is None:
+            return powers
+        kept = powers.copy()
+        kept[self.masked] = 0.0
+        return kept
+
+
+def masked_rows(x: array, masked: NDArray[np.bool_]) -> Rows:
+    """Return rows whose masked places hold the number before them, the first ones that after them.
+
+    So no maximum changes.
+    """
+    places = np.arange(len(x))[:, None]
+    before = np.maximum.accumulate(np.where(masked, -1, places), axis=0)
+    source = np.where(before < 0, np.argmin(masked, axis=0), before)
+    return Rows(array.from_codes(np.take_along_axis(x.codes, source, 0), x.format).with_settings(x.settings), masked)
 
 
 def exponential(by: Any, reduced: bool) -> Approximation:
@@ -50,31 +80,32 @@ def exponential(by: Any, reduced: bool) -> Approximation:
 
 
 def three_pass(
-    steps: Steps, x: array, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
+    steps: Steps, rows: Rows, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
 ) -> array:
     """Return the softmax by maximum, sum of exponentials, and division."""
-    difference = steps.do("difference", "subtract", x, largest(x)[-1], fmt=formats.exp)
-    powers = _exp(steps, difference, formats.exp, by, fused)
+    difference = steps.do("difference", "subtract", rows.x, largest(rows.x)[-1], fmt=formats.exp)
+    powers = rows.without_masked(_exp(steps, difference, formats.exp, by, fused))
     total = running_sum(steps, "sum", powers, formats.sum) if summed is None else summed(powers)
     return _divided(steps, powers, total, formats, division)
 
 
 def online(
-    steps: Steps, x: array, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
+    steps: Steps, rows: Rows, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
 ) -> array:
     """Return the softmax by a maximum and a sum that are kept together."""
+    x = rows.x
     tops = largest(x)
     last = tops[-1]
     with_minus = formats.input.has_infinity
     empty = np.isneginf(decoded(tops.codes, tops.format)) if with_minus else np.zeros(tops.shape, bool)
-    powers = _exp_of_difference(steps, x, tops, formats, by, fused, empty)
+    powers = rows.without_masked(_exp_of_difference(steps, x, tops, formats, by, fused, empty))
     total = steps.do("sum", "convert", powers[0], fmt=formats.sum)
     if len(x) > 1:
         factors = _exp_of_difference(steps, tops[:-1], tops[1:], formats, by, fused, empty[1:], "rescale exp")
         for k in range(1, len(x)):
             total = _multiply_add(steps, total, factors[k - 1], powers[k], formats.sum, fused)
     final = _exp_of_difference(steps, x, last, formats, by, fused, np.zeros(x.shape, bool))
-    return _divided(steps, final, total, formats, division)
+    return _divided(steps, rows.without_masked(final), total, formats, division)
 
 
 def _exp_of_difference(
@@ -88,14 +119,14 @@ def _exp_of_difference(
 
 
 def two_pass(
-    steps: Steps, x: array, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
+    steps: Steps, rows: Rows, formats: Formats, division: str, fused: bool, by: Approximation | None, summed: Any
 ) -> array:
     """Return the softmax of pairs of a mantissa and an exponent."""
-    mantissas, exponents = _pairs(steps, x, formats.exp, by, fused)
+    mantissas, exponents = _pairs(steps, rows, formats.exp, by, fused)
     tops = np.maximum.accumulate(exponents, axis=0)
     terms = _scaled(steps, mantissas, exponents - tops, formats.sum)
     total = terms[0]
-    for k in range(1, len(x)):
+    for k in range(1, len(tops)):
         down = tops[k - 1] - tops[k]
         if fused:
             total = steps.do("sum", "fma", total, powers_of_two(down), terms[k], fmt=formats.sum)
@@ -105,26 +136,45 @@ def two_pass(
     return _scaled(steps, _divided(steps, mantissas, total, formats, division), exponents - tops[-1], formats.result)
 
 
-def _pairs(steps: Steps, x: array, fmt: ScalarFormat, by: Approximation | None, fused: bool) -> tuple[array, Exponents]:
+def _pairs(
+    steps: Steps, rows: Rows, fmt: ScalarFormat, by: Approximation | None, fused: bool
+) -> tuple[array, Exponents]:
     """Return `exp(x)` as mantissas and exponents; of -infinity 0 and an exponent below all others."""
+    x = rows.x
     values = decoded(x.codes, x.format)
-    nothing = np.isneginf(values)
+    nothing = np.isneginf(values) if rows.masked is None else rows.masked
     if by is not None:
         from lowp.emulation._approximation_worlds import FormatWorld
 
         start = x if x.format == fmt else steps.do("input", "convert", x, fmt=fmt)
         mantissas, exponents = by.scaled_parts(FormatWorld(fmt, steps, fused, "exp"), start)
     else:
-        whole = np.rint(np.where(np.isfinite(values), values, 0.0) * _LOG2_E)
-        high = rounded_constant(_LN_2, fmt)
-        low = rounded_constant(_LN_2 - high + _LN_2_REST, fmt)
-        rest = steps.do("reduction", "fma", whole, -high, x, fmt=fmt)
-        rest = steps.do("reduction", "fma", whole, -low, rest, fmt=fmt)
-        mantissas, exponents = steps.do("exp", "exp", rest, fmt=fmt), whole.astype(np.int64)
+        with np.errstate(over="ignore"):
+            exponents = np.rint(np.where(np.isfinite(values), values, 0.0) * _LOG2_E)
+        mantissas = steps.do("exp", "exp", _reduced(steps, x, exponents, fmt), fmt=fmt)
     if nothing.any():
         mantissas = mantissas.copy()
         mantissas[nothing] = 0.0
-    return mantissas, np.where(nothing, _NO_EXPONENT, np.where(np.isfinite(values), exponents, 0))
+    most = _NO_EXPONENT / 2
+    known = np.where(np.isfinite(values), np.clip(exponents, -most, most), 0.0)
+    return mantissas, np.where(nothing, -_NO_EXPONENT, known)
+
+
+def _reduced(steps: Steps, x: array, whole: Exponents, fmt: ScalarFormat) -> array:
+    """Return `x - whole * ln 2`; zero where x is so large that only equal numbers count beside each other."""
+    values = decoded(x.codes, x.format)
+    large = np.abs(values) >= _FAR_APART
+    if large.any():
+        some = array.from_codes(x.codes[large], x.format)
+        far = np.zeros(x.shape, bool)
+        far[large] = np.isfinite(values[large]) & (ulp(some) >= _FAR_APART)
+        if far.any():
+            x, whole = x.copy(), np.where(far, 0.0, whole)
+            x[far] = 0.0
+    high = rounded_constant(_LN_2, fmt)
+    low = rounded_constant(_LN_2 - high + _LN_2_REST, fmt)
+    rest = steps.do("reduction", "fma", whole, -high, x, fmt=fmt)
+    return steps.do("reduction", "fma", whole, -low, rest, fmt=fmt)
 
 
 def _scaled(steps: Steps, x: array, exponents: Exponents, fmt: ScalarFormat) -> array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -27,7 +27,8 @@ class Loss:
         before: The running sum before.
         addend: Exact sum of what was added, or the term that was cut.
         after: What was stored; None: not a number that is finite.
-        lost: Exact sum less what was stored, or the term less what was left of it; None: infinite or not known.
+        lost: Exact sum less what was stored, or the term less what was left of it, times the tensor scales that follow;
+            None: infinite or not known.
         why: "rounding", "alignment", or "overflow".
     """
 
@@ -72,9 +73,14 @@ def _shown(x: object) -> str:
     return "not finite" if x is None else str(x)
 
 
-def losses_of(steps: Sequence[tuple[Step, int]]) -> list[Loss]:
-    """Return the losses of steps, each with the position of the output in it."""
-    return [loss for i, (step, position) in enumerate(steps) for loss in _of_step(i, step, position)]
+def losses_of(steps: Sequence[tuple[Step, int]], scale: Fraction) -> list[Loss]:
+    """Return the losses of steps, each with the position of the output in it; `scale` is that of all tensor scales."""
+    losses: list[Loss] = []
+    for i, (step, position) in enumerate(steps):
+        if step.kind == "scaling":
+            losses = [replace(x, lost=None if x.lost is None else x.lost * scale) for x in losses]
+        losses += _of_step(i, step, position)
+    return losses
 
 
 def _of_step(number: int, step: Step, position: int) -> list[Loss]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
 from lowp.emulation._operands import precision
 from lowp.emulation._side import Side
-from lowp.emulation._sum_trace import Step, Sums, Terms
+from lowp.emulation._sum_terms import Sums, Terms
+from lowp.emulation._sum_trace import Step
 from lowp.emulation.accumulator import Alignment
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -54,7 +55,7 @@ class Statistics:
                 nonzero += term != 0
         after = sum(step.after)
         total = sum(step.before) + high
-        if step.kind != "correction":
+        if step.kind not in ("correction", "scaling", "store"):
             unchanged = np.all([x == y for x, y in zip(step.before, step.after, strict=True)], axis=0)
             unchanged &= ((high != 0) | (low != 0)) & np.isfinite(step.before[0])
             self.swamped += np.where(unchanged, nonzero, _cut_away(step))
@@ -73,6 +74,8 @@ class Statistics:
 
     def _add_losses(self, step: Step, high: Sums, low: Sums) -> None:
         loss = losses(step, high, low)
+        if step.scale != 1:
+            self.lost, self.worst_loss = self.lost * abs(step.scale), self.worst_loss * step.scale
         finite = np.isfinite(loss)
         self.lost += np.where(finite, np.abs(loss), 0.0)
         worse = finite & (np.abs(loss) > np.abs(self.worst_loss))
@@ -134,7 +137,7 @@ def _wider(fmt: ScalarFormat) -> ScalarFormat | None:
     """Return a format with the same last bits and room above; None: the sum itself is compared."""
     if isinstance(fmt, Float) and fmt.exponent_bits < 11 and fmt.emin + (1 << (fmt.exponent_bits + 1)) < 1023:
         bias = 1 - fmt.emin
-        return Float(fmt.exponent_bits + 1, fmt.mantissa_bits, bias=bias)
+        return Float(fmt.exponent_bits + 1, fmt.mantissa_bits, bias=bias, specials="finite")
     if isinstance(fmt, Integer | Fixed) and fmt.bits <= _MOST_FIXED_BITS:
         return Fixed(fmt.bits + 2, getattr(fmt, "fraction_bits", 0))
     return None

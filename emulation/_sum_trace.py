@@ -2,102 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp.emulation import _exact_bins
-from lowp.emulation._operands import precision
+from lowp.emulation._operands import coded, holds_exactly
 from lowp.emulation._side import Side
+from lowp.emulation._sum_terms import Sums, Terms
 from lowp.emulation._summation import chunks_of, has_partial_sums, run, splits, term_order, without_partial_sums
 from lowp.emulation.accumulator import Accumulator
-from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
 
-Sums = NDArray[np.float64]
 #: A term's place among the terms of the product, or the name of a partial sum.
 Label = int | str
-
-_ONE = Float(2, 1, bias=1, specials="finite")
-_FLOAT64 = Float(11, 52)
-_FLOAT64_BITS = 53
-
-
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What one step adds, for every output: products of (batch, rows, terms) and (batch, terms, columns)."""
-
-    a: Side
-    b: Side
-
-    @classmethod
-    def of_values(cls, values: Sequence[Sums], fmt: ScalarFormat, sign: float = 1.0) -> Terms:
-        """Return addends that are numbers of a format, one for each output."""
-        stacked = np.stack([x.reshape(-1) for x in values])[None]
-        return cls(Side(np.full((1, 1, len(values)), sign), _ONE), Side(stacked, fmt))
-
-    def __len__(self) -> int:
-        return int(self.a.values.shape[2])
-
-    def each(self) -> Iterator[Sums]:
-        """Return the addends one by one, rounded to float64 where that does not hold a product."""
-        left, right = self.a.scaled_values(-1), self.b.scaled_values(-2)
-        for k in range(len(self)):
-            with np.errstate(invalid="ignore", over="ignore"):
-                yield (left[:, :, k, None] * right[:, k, None, :]).reshape(-1)
-
-    def total(self) -> tuple[Sums, Sums]:
-        """Return the exact sum of the addends as two numbers: rounded to float64, and what that left over."""
-        bits = sum(64 if x.scales is not None else precision(x.format) for x in (self.a, self.b))
-        if len(self) == 1 and (bits <= _FLOAT64_BITS or self.a.format == _ONE):
-            only = next(self.each())
-            return only, np.zeros_like(only)
-        left, right = self.a.scaled_values(-1), self.b.scaled_values(-2)
-        high = exact_sums(left, right, None)
-        low = exact_sums(left, right, -high)
-        low[~np.isfinite(high)] = 0.0
-        return high.reshape(-1), low.reshape(-1)
-
-    def exactly(self, output: int) -> list[Fraction | None]:
-        """Return the addends of one output; None for what is not finite."""
-        columns = self.b.values.shape[2]
-        row, column = divmod(output, columns)
-        batch, row = divmod(row, self.a.values.shape[1])
-        factors = [self.a.values[batch, row], self.b.values[batch, :, column]]
-        if self.a.scales is not None:
-            factors.append(self.a.spread_scales(-1)[batch, row])
-        if self.b.scales is not None:
-            factors.append(self.b.spread_scales(-2)[batch, :, column])
-        return [_product(numbers) for numbers in zip(*(x.tolist() for x in factors), strict=True)]
-
-
-def _product(numbers: Sequence[float]) -> Fraction | None:
-    if not np.isfinite(numbers).all():
-        return None
-    result = Fraction(1)
-    for x in numbers:
-        result *= Fraction(x)
-    return result
-
-
-def exact_sums(a: Sums, b: Sums, c: Sums | None) -> Sums:
-    """Return `c + a @ b`, summed exactly and rounded once to float64; arrays have a batch axis."""
-    how = Accumulator(format=_FLOAT64, group=max(a.shape[2], 1))
-    starts = np.zeros((len(a), a.shape[1], b.shape[2])) if c is None else c
-    return np.stack(
-        [_exact_bins.run(x, y, z, how, _FLOAT64, _FLOAT64) for x, y, z in zip(a, b, starts, strict=True)]
-        or [np.zeros((a.shape[1], b.shape[2]))]
-    )[: len(a)]
 
 
 class Step(NamedTuple):
     """One value that is stored for every output: `after = before + terms`, rounded."""
 
-    kind: str  # "step", "product", "addition" or "correction"
+    kind: str  # "step", "product", "addition" or "correction"; of results "scaling" or "store"
     place: str  # which partial sum it belongs to
     labels: tuple[Label, ...]  # of what is added
     before: tuple[Sums, ...]  # numbers whose sum is the running sum: one, or with compensation two
@@ -106,6 +32,15 @@ class Step(NamedTuple):
     after: tuple[Sums, ...]
     accumulator: Accumulator
     format: ScalarFormat  # of what is stored
+    scale: float = 1.0  # by which this step multiplies, and all that was lost before with it
+
+
+class _Stored(NamedTuple):
+    """Numbers that were stored for every output, in the format in which they were."""
+
+    label: Label
+    values: Sums
+    format: ScalarFormat
 
 
 class Trace:
@@ -165,16 +100,17 @@ class Trace:
     ) -> Sums:  # fmt: skip
         inner = without_partial_sums(accumulator)
         lane = np.arange(len(terms)) // accumulator.lane_width % accumulator.lanes
-        sums: list[tuple[Label, Sums]] = []
+        sums: list[_Stored] = []
         for i in range(accumulator.lanes):
             where = place if accumulator.lanes == 1 else _within(place, f"lane {i}")
             mine = terms[lane == i]
             zeros = np.zeros_like(like)
             chain = _Chain(self, inner, where)
             sides = taken(a, mine, 2), taken(b, mine, 1)
-            sums.append((where, chain.run(*sides, zeros, chain.format, [labels[k] for k in mine])))
+            total = chain.run(*sides, zeros, chain.format, [labels[k] for k in mine])
+            sums.append(_Stored(where, total, chain.format))
         join = _Chain(self, inner, place)
-        return join.tree(sums) if inner.order == "pairwise" else join.in_turn(sums)
+        return (join.tree(sums) if inner.order == "pairwise" else join.in_turn(sums)).values
 
     def _joined(
         self, parts: list[tuple[str, Sums]], c: Sums, c_format: Any, fmt: Any, outer: Accumulator, place: str
@@ -206,53 +142,55 @@ class _Chain:
         if self.accumulator.compensation is not None:
             return self._compensated(pieces, c)
         if self.accumulator.order == "pairwise":
-            leaves: list[tuple[Label, Sums]] = [(_span(names), self._group(x, y, names, c)) for x, y, names in pieces]
-            return self._add((c, c_format), ("the tree", self.tree(leaves)))
+            leaves = [self._group(x, y, names, c) for x, y, names in pieces]
+            return self._add((c, c_format), self.tree(leaves)._replace(label="the tree"))
         running, fmt = c, c_format
         for x, y, names in pieces:
             if self.alone:
-                running = self._add((running, fmt), (_span(names), self._group(x, y, names, c)))
+                running = self._add((running, fmt), self._group(x, y, names, c))
             else:
                 running = self._store("step", running, fmt, self._factors(Terms(x, y), names, c), names)
             fmt = self.format
         return running
 
-    def in_turn(self, sums: Sequence[tuple[Label, Sums]]) -> Sums:
+    def in_turn(self, sums: Sequence[_Stored]) -> _Stored:
         """Return the sum of stored numbers, added one by one."""
-        total = sums[0][1]
+        total = sums[0]
         for x in sums[1:]:
-            total = self._add((total, self.format), x)
+            total = self._sum(total, x)
         return total
 
-    def tree(self, sums: Sequence[tuple[Label, Sums]]) -> Sums:
+    def tree(self, sums: Sequence[_Stored]) -> _Stored:
         """Return the sum of stored numbers, added in a tree of halves, the larger half first."""
         if len(sums) == 1:
-            return sums[0][1]
+            return sums[0]
         half = (len(sums) + 1) // 2
         left, right = self.tree(sums[:half]), self.tree(sums[half:])
-        return self._add((left, self.format), (_span([name for name, _ in sums[half:]]), right))
+        return self._sum(left, right._replace(label=_span([x.label for x in sums[half:]])))
 
-    def _group(self, a: Side, b: Side, labels: Sequence[Label], like: Sums) -> Sums:
-        """Return the stored sum of one group."""
+    def _sum(self, x: _Stored, y: _Stored) -> _Stored:
+        return _Stored(x.label, self._add((x.values, x.format), y), self.format)
+
+    def _group(self, a: Side, b: Side, labels: Sequence[Label], like: Sums) -> _Stored:
+        """Return the stored sum of one group; of a single product, that in its own format."""
         terms = Terms(a, b)
         if not self.alone:
             nothing = np.full_like(like, -0.0)
-            return self._store("step", nothing, self.format, self._factors(terms, labels, like), labels)
-        fmt = self._product_format
+            total = self._store("step", nothing, self.format, self._factors(terms, labels, like), labels)
+            return _Stored(_span(labels), total, self.format)
         products = self._products(terms, labels, like)
-        if len(products) == 1 and fmt != self.format:  # which the addition that follows reads in its own format
-            return products[0][1]
         joined = replace(self.accumulator, group_sum="fused")
         chain = _Chain(self.trace, joined, self.place)
         chain.format = self.format
-        return chain.tree(products) if self.accumulator.group_sum == "pairwise" else chain.in_turn(products)
+        joined_sum = chain.tree(products) if self.accumulator.group_sum == "pairwise" else chain.in_turn(products)
+        return joined_sum._replace(label=_span(labels))
 
     @property
     def _product_format(self) -> ScalarFormat:
         product: Any = self.accumulator.product
         return self.format if product == "exact" else product
 
-    def _products(self, terms: Terms, labels: Sequence[Label], like: Sums) -> list[tuple[Label, Sums]]:
+    def _products(self, terms: Terms, labels: Sequence[Label], like: Sums) -> list[_Stored]:
         """Return the products, each rounded."""
         fmt = self._product_format
         overflow = self.accumulator.overflow
@@ -260,10 +198,10 @@ class _Chain:
             overflow = "infinity_or_nan"
         how = replace(self.step_of, format=fmt, overflow=overflow, alignment=None, table=None, signed_zero=True)
         chain = _Chain(self.trace, how, self.place)
-        result: list[tuple[Label, Sums]] = []
+        result: list[_Stored] = []
         for k, label in enumerate(labels):
             one = Terms(taken(terms.a, slice(k, k + 1), 2), taken(terms.b, slice(k, k + 1), 1))
-            result.append((label, chain._store("product", np.full_like(like, -0.0), fmt, one, [label])))
+            result.append(_Stored(label, chain._store("product", np.full_like(like, -0.0), fmt, one, [label]), fmt))
         return result
 
     def _factors(self, terms: Terms, labels: Sequence[Label], like: Sums) -> Terms:
@@ -271,12 +209,11 @@ class _Chain:
         if self.accumulator.product == "exact":
             return terms
         products = self._products(terms, labels, like)
-        return Terms.of_values([x for _, x in products], self._product_format)
+        return Terms.of_values([x.values for x in products], self._product_format)
 
-    def _add(self, before: tuple[Sums, ScalarFormat], addend: tuple[Label, Sums]) -> Sums:
+    def _add(self, before: tuple[Sums, ScalarFormat], addend: _Stored) -> Sums:
         """Return the stored sum of two stored numbers."""
-        terms = Terms.of_values([addend[1]], self.format)
-        return self._store("addition", *before, terms, [addend[0]])
+        return self._store("addition", *before, Terms.of_values([addend.values], addend.format), [addend.label])
 
     def _store(self, kind: str, before: Sums, fmt: ScalarFormat, terms: Terms, labels: Sequence[Label]) -> Sums:
         """Return `before` plus the terms, rounded, and tell of it."""
@@ -291,11 +228,24 @@ class _Chain:
         shape = len(terms.a.values), terms.a.values.shape[1], terms.b.values.shape[2]
         start = np.ascontiguousarray(before.reshape(shape))
         how = replace(self.step_of, group=len(terms))
-        if terms.a.format == _ONE:
+        exact = all(holds_exactly(x) for x in (fmt, terms.b.format, self.format))
+        if terms.stored and len(terms) == 1 and not exact:
+            return self._stored_codes(before, fmt, terms)
+        if terms.stored:
             how = replace(how, alignment=None)
         after: Sums = run(terms.a, terms.b, start, how, fmt, self.trace.draws)
         self.trace.draws += 1
         return after.reshape(before.shape)
+
+    def _stored_codes(self, before: Sums, fmt: ScalarFormat, terms: Terms) -> Sums:
+        """Return the stored sum of two stored numbers by their codes, which float64 only comes close to."""
+        from lowp.emulation._code_sums import Stored
+
+        stored = Stored(self.accumulator, before.size, self.trace.draws)
+        numbers = ((before, fmt), (terms.b.values, terms.b.format))
+        x, y = (coded(stored.number(values.reshape(-1), own), own) for values, own in numbers)
+        self.trace.draws += 1
+        return stored.values(stored.add(x, y, subtract=bool(terms.a.values[0, 0, 0] < 0))).reshape(before.shape)
 
     # Sums with a second number for what rounding lost
 

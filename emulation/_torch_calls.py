@@ -11,8 +11,8 @@ import torch
 
 from lowp._errors import ArgumentError
 from lowp.emulation._torch_pieces import by_whole, is_distributed, like, settled, whole
-from lowp.emulation._torch_straight import is_wrapped, straight
-from lowp.emulation._torch_world import TORCH
+from lowp.emulation._torch_straight import below_transforms, is_wrapped, straight
+from lowp.emulation._torch_world import TORCH, refuse_tracing
 from lowp.emulation._unit_sums import Elements
 from lowp.emulation.casting import Rounded, round_operand
 from lowp.emulation.casts import Cast
@@ -130,7 +130,7 @@ class Call:
         second: bool = False,
         forward: Rounded | None = None,
         cast: Cast | None = None,
-        pieces: bool = True,
+        pieces: bool | None = None,
     ) -> Rounded:
         """Return an operand as its cast makes it, and count it.
 
@@ -143,14 +143,19 @@ class Call:
             second: Whether the other operand has the same role and comes first: random bits differ.
             forward: What the forward pass made of it.
             cast: Instead of the recipe's.
-            pieces: Whether the first axis is the one that data-parallel ranks split.
+            pieces: Whether the first axis is the one that data-parallel ranks split; None: unless it is a weight.
         """
         apart = bool(self.cast("accumulator", product).unit)
         if apart:
             self._check_plain(x)
         if is_wrapped(x):
-            again: dict[str, Any] = {"second": second, "forward": forward, "cast": cast, "pieces": pieces}
-            return Rounded(rounded_by(x, lambda t: self.round(t, role, product, axis, outer, **again).values))
+            again: dict[str, Any] = {"second": second, "cast": cast, "pieces": pieces}
+
+            def below(t: torch.Tensor) -> torch.Tensor:  # `forward`, where there is one, is `x` itself
+                kept = None if forward is None else Rounded(t)
+                return self.round(t, role, product, axis, outer, forward=kept, **again).values
+
+            return Rounded(rounded_by(x, below))
         if is_distributed(x):
             known: dict[str, Any] = {"second": second, "cast": cast, "pieces": pieces}
             known["forward"] = None if forward is None else Rounded(whole(forward.values))
@@ -163,6 +168,7 @@ class Call:
             return Rounded(x, parts=Elements(x) if apart else None)
         if apart and forward is not None and not cast.requantize:
             forward = Rounded(forward.values, parts=self._reused_parts(forward.values, role))
+        refuse_tracing()
         if product == "forward" or role == "gradient":
             self.run.check_operand(x, self, product, role)
         scale = history = None
@@ -170,23 +176,24 @@ class Call:
             name = f"{role}_2" if second else role
             history = self.run.state.history((self.layer, self.operation, product, name), cast, x)
             scale = history.scale_at(self.index, cast)
-        local = role == "weight" or not pieces
+        local = role == "weight" if pieces is None else not pieces
         x = x.detach()
         try:
-            rounded = round_operand(
-                TORCH,
-                x,
-                cast,
-                axis=axis,
-                outer=outer,
-                seed=self.seed(product, f"{role}_2" if second else role),
-                sign_seed=self.sign_seed(product, cast) if cast.hadamard else None,
-                scale=scale,
-                shard=None if local else self.shard(x),
-                amax=None if local else self.run.combine,
-                forward=forward,
-                apart=apart,
-            )
+            with below_transforms():
+                rounded = round_operand(
+                    TORCH,
+                    x,
+                    cast,
+                    axis=axis,
+                    outer=outer,
+                    seed=self.seed(product, f"{role}_2" if second else role),
+                    sign_seed=self.sign_seed(product, cast) if cast.hadamard else None,
+                    scale=scale,
+                    shard=None if local else self.shard(x),
+                    amax=None if local else self.run.combine,
+                    forward=forward,
+                    apart=apart,
+                )
         except ArgumentError as error:
             raise ArgumentError(f"{self.where(product, role)}: {error}") from error
         if history is not None and not (self.replayed and product == "forward") and not x.is_meta:

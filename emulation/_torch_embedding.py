@@ -11,6 +11,8 @@ from torch.nn import functional
 from lowp.emulation._torch_calls import Call, decided, inside
 from lowp.emulation._torch_matmul import HANDLERS, PASS, prepared, stored
 from lowp.emulation._torch_products import check_forgettable
+from lowp.formats import parse
+from lowp.rounding._pieces import depends_on_whole
 
 if TYPE_CHECKING:
     from lowp.emulation._torch_mode import Emulation
@@ -26,7 +28,8 @@ class Rows(torch.autograd.Function):
         if not read:
             return rows.view_as(rows)
         with inside(rows.device.type):
-            rounded = call.round(rows, "weight", "forward", -1, max(rows.ndim - 2, 0))
+            pieces = arriving and _lie_in_pieces(rows, call, "weight", "forward")
+            rounded = call.round(rows, "weight", "forward", -1, max(rows.ndim - 2, 0), pieces=pieces)
             masks.extend([] if rounded.mask is None else [rounded.mask])
             result: Tensor = call.output(rounded.values, "forward", rows.dtype)
             return result.view_as(result) if result is rows else result
@@ -34,6 +37,7 @@ class Rows(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, ctx.call, read, ctx.arriving, masks = inputs
+        ctx.read = read
         if read and not masks and ctx.call.cast("weight", "forward").masks:
             check_forgettable(ctx.call, ("weight",))
         ctx.save_for_backward(*masks)
@@ -43,7 +47,9 @@ class Rows(torch.autograd.Function):
         (g,) = gradients
         if ctx.arriving and g.layout == torch.strided:
             with inside(g.device.type):
-                g = ctx.call.round(g, "gradient", "grad_weight", -1, max(g.ndim - 2, 0)).values.to(g.dtype)
+                last = max(g.ndim - 2, 0)
+                pieces = not ctx.read or _lie_in_pieces(g, ctx.call, "gradient", "grad_weight")
+                g = ctx.call.round(g, "gradient", "grad_weight", -1, last, pieces=pieces).values.to(g.dtype)
         for mask in ctx.saved_tensors:
             g = g * mask.to(g.dtype)
         return g, None, None, None, None
@@ -52,6 +58,20 @@ class Rows(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, rows: Any, call: Call, read: bool, arriving: bool, masks: list[Tensor]) -> Any:
         """Round all rows at once."""
         return Rows.apply(rows, call, read, arriving, []), in_dims[0]  # type: ignore[no-untyped-call]
+
+
+def _lie_in_pieces(rows: Tensor, call: Call, role: str, product: str) -> bool:
+    """Whether each data-parallel rank looks up rows of its own: by tokens of a batch, not by positions in a text."""
+    if call.run.shard is None:
+        return False
+    pieces, cast = rows.ndim > 2 and len(rows) > 1, call.cast(role, product)
+    whole = bool(cast.format) and depends_on_whole(parse(cast.format))
+    if not pieces and (cast.stochastic or cast.scaling != "none" or whole):
+        call.run.report.remark(
+            f"{call.where(product, role)}: rows of shape {tuple(rows.shape)} were rounded as rows that all ranks look "
+            "up alike; those of a batch have three axes, and more than one of the first"
+        )
+    return pieces
 
 
 def _through(rows: Tensor, call: Call, read: bool, arriving: bool) -> Tensor:

@@ -15,6 +15,7 @@ from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.emulation._torch_mode import Emulation
 from lowp.emulation._torch_names import layers
 from lowp.emulation._torch_run import unmatched_patterns
+from lowp.emulation._torch_world import refuse_tracing
 from lowp.emulation.casts import Cast
 from lowp.emulation.recipe import Recipe, as_recipe
 
@@ -61,6 +62,7 @@ class Emulated(nn.Module):
 
 
 def _run(emulated: Emulated, args: Any, kwargs: Any) -> Any:
+    refuse_tracing()
     with emulated.run:
         return emulated.module(*args, **kwargs)
 

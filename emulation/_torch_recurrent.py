@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from lowp.emulation._torch_calls import is_automatic
 from lowp.emulation._torch_matmul import HANDLERS, PASS, linear_of, prepared
 
 if TYPE_CHECKING:
@@ -115,8 +116,31 @@ def _recurrent(
     return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
 
+def _as_autocast(kind: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments with inputs and states in autocast's dtype where the kernels of whole layers have them so.
+
+    These are cuDNN's, and oneDNN's of LSTMs without projections; layers step by step keep the states' dtype.
+    """
+    packed = not isinstance(args[3], bool)
+    data, hx = args[0], args[2 if packed else 1]
+    device = data.device.type
+    if not is_automatic(device):
+        return args
+    if device == "cpu":
+        projected = kind == "lstm" and hx[0].shape[-1] != hx[1].shape[-1]
+        fused = kind == "lstm" and not packed and not projected and torch.backends.mkldnn.is_available()
+    else:
+        fused = device == "cuda" and torch.backends.cudnn.is_acceptable(data)
+    if not fused:
+        return args
+    dtype = torch.get_autocast_dtype(device)
+    low = tuple(s.to(dtype) for s in hx) if kind == "lstm" else hx.to(dtype)
+    return (data.to(dtype), args[1], low, *args[3:]) if packed else (data.to(dtype), low, *args[2:])
+
+
 def _layer(kind: str, run: Emulation, *args: Any) -> Any:
     """Emulate `torch.lstm`, `gru`, `rnn_tanh` and `rnn_relu`: sequences of one length, or packed ones."""
+    args = _as_autocast(kind, args)
     if not isinstance(args[3], bool):  # packed: the weights come fourth
         data, batch_sizes, hx, params, *rest = args
         found = _recurrent(kind, run, data, batch_sizes.tolist(), hx, params, *rest)

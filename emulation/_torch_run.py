@@ -249,7 +249,7 @@ def _rebuilt(kind: type[Run], recipe: Recipe, options: dict[str, Any], state: di
 
 
 def _is_finite(y: torch.Tensor) -> bool:
-    if y.is_meta or not y.numel() or is_wrapped(y):
+    if y.is_meta or not y.numel() or is_wrapped(y) or hasattr(y, "fake_mode"):
         return True
     y = y.to_local() if is_distributed(y) else y  # type: ignore[attr-defined]
     with torch.no_grad(), inside(y.device.type):

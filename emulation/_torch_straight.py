@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from lowp.emulation.casts import Cast
 if TYPE_CHECKING:
     from lowp.emulation._torch_calls import Call
 
-__all__ = ["is_wrapped", "straight", "turned_back"]
+__all__ = ["below_transforms", "is_wrapped", "straight", "turned_back"]
 
 Tensor = torch.Tensor
 Turn = Callable[[Tensor], Tensor]
@@ -24,6 +25,11 @@ Turn = Callable[[Tensor], Tensor]
 def is_wrapped(x: Tensor) -> bool:
     """Whether a tensor stands for another one inside a transform of torch.func."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def below_transforms() -> Any:
+    """Return a context in which tensors that no transform of torch.func wraps give none that one wraps."""
+    return nullcontext() if torch._C._functorch.maybe_current_level() is None else torch._C._DisableFuncTorch()
 
 
 class Stand(torch.autograd.Function):

@@ -58,7 +58,7 @@ def matmul(
     _check_shapes(x, y, c)
     arrays = Arrays(x, y, c, scale_x, scale_y, _alpha(a, b, like))
     if trace:
-        return _traced(product_of(text), arrays, vectors)
+        return _traced(product_of(text), arrays, vectors, (a, b))
     return _without_axes(torch.ops.lowp.matmul(*arrays, text), vectors)
 
 
@@ -122,17 +122,19 @@ def _alpha(a: Any, b: Any, like: Tensor) -> Tensor | None:
     return first * second
 
 
-def _traced(given: Product, arrays: Arrays, vectors: tuple[bool, bool]) -> Any:
+def _traced(given: Product, arrays: Arrays, vectors: tuple[bool, bool], operands: tuple[Any, Any]) -> Any:
     """Return the product of CPU numbers, and the report about its sums."""
     from lowp.emulation.sum_report import traced
 
     if torch.compiler.is_compiling() or not namespace_of(arrays.a).is_concrete(arrays.a):
         raise ArgumentError("trace=True looks at numbers, which are hidden while torch compiles or transforms.")
     plain = _on_cpu(arrays)
+    scales = [None if (s := getattr(x, "tensor_scale", None)) is None else float(s) for x in operands]
     report: list[Any] = []
 
     def watched(how: Any, a: Any, b: Any, c: Any) -> Any:
-        result, found = traced(how, a, b, c)
+        a.tensor_scale, b.tensor_scale = scales
+        result, found = traced(how, a, b, c, given.fmt)
         report.append(found)
         return result
 

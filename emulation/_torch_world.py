@@ -12,6 +12,7 @@ from lowp._errors import ArgumentError
 from lowp.formats import Block, Format, Packed, ScalarFormat
 from lowp.rounding._torch import quantize_plain
 from lowp.rounding._torch_codes import decode_parts, encode_parts
+from lowp.rounding._torch_plain import numbers
 from lowp.rounding.random_bits import keys
 from lowp.rounding.request import QUANTIZE_NAN, Request, check_format, make_request
 
@@ -29,6 +30,15 @@ def _dtype(fmt: ScalarFormat) -> torch.dtype:
 
     found: torch.dtype = getattr(torch, result_dtype(fmt))
     return found
+
+
+def refuse_tracing() -> None:
+    """Raise ArgumentError where what is computed would be recorded as a constant."""
+    if torch.compiler.is_exporting() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+        raise ArgumentError(
+            "emulated operations cannot be traced by torch.export or make_fx, which would record their results as "
+            "constants; trace the program as it is, or one that calls lowp.torch.quantize."
+        )
 
 
 class TorchWorld:
@@ -52,6 +62,7 @@ class TorchWorld:
     ) -> torch.Tensor:
         if x.is_meta or not x.numel():
             return torch.empty_like(x)
+        refuse_tracing()
         request = checked_request(fmt, rounding, overflow, random_bits)
         if request.mode.variant:
             key0, key1 = keys(seed)
@@ -106,7 +117,7 @@ class TorchWorld:
 
             if x.is_meta:
                 return torch.empty_like(x), torch.empty_like(x)
-            low, high = representable_range(x.detach().cpu().numpy(), fmt, axis)
+            low, high = representable_range(numbers(x), fmt, axis)
             return tuple(torch.as_tensor(bound).to(x.device) for bound in (low, high))  # type: ignore[return-value]
         return self.scalar(fmt.min, x), self.scalar(fmt.max, x)  # type: ignore[attr-defined]
 

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowp._errors import ArgumentError, unknown_name
-from lowp.emulation._exact_widths import Grid, Products, Width, grid_or_numbers, of_formats, positive, width_of
+from lowp.emulation._exact_widths import (
+    Grid,
+    Products,
+    Width,
+    counts_in_ones,
+    grid_or_numbers,
+    of_formats,
+    positive,
+    width_of,
+)
 from lowp.emulation._overflow_proofs import CounterExample, Proof, Undecided, prove_no_overflow
 
 __all__ = [
@@ -120,7 +129,8 @@ def safe_width(a: Any, b: Any, *, terms: int | None = None, order: str = "any") 
 
     Each operand is a tensor, or a format that stands for all tensors of its finite numbers. With both tensors the width
     is that of these numbers; with one, such as weights, that of the worst numbers of the other's format; with two
-    formats that of a Kulisch accumulator for so many `terms`. Numbers of block formats count with their scales.
+    formats that of a Kulisch accumulator for so many `terms`. Numbers of block formats count with their scales. The
+    last bit is that of the least product, but of integers (in dtype or format) the ones.
 
     Args:
         a: Left operand: (m, k) or (k,), real numbers, a `lowp.array`, or `lowp.Encoded` with blocks along its last
@@ -153,7 +163,8 @@ def safe_width(a: Any, b: Any, *, terms: int | None = None, order: str = "any") 
         raise ArgumentError(f"terms={terms!r} is for two formats; a tensor has its own.")
     products = Products(left, right)
     least, largest = products.range_of_sums(order)
-    return width_of(products.unit, least, largest)
+    whole = counts_in_ones(a) and counts_in_ones(b)
+    return width_of(min(products.unit, 0) if whole else products.unit, least, largest)
 
 
 def _signed_bits(magnitude: int) -> int:

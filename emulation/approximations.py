@@ -223,12 +223,13 @@ class Approximation:
                 f"allowed: {', '.join(repr(n) for n in approximations(self.function) if _ends_scaled(n))}."
             )
 
-    def scaled_parts(self, world: worlds.FormatWorld, x: array) -> tuple[array, NDArray[np.int64]]:
-        """Return the mantissa and the exponent that the last step would multiply."""
+    def scaled_parts(self, world: worlds.FormatWorld, x: array) -> tuple[array, NDArray[np.float64]]:
+        """Return the mantissa and the exponent that the last step would multiply, an integer of any size."""
         mantissa, exponent, *times = self.steps[-1].arguments
         found = worlds.run(self.steps[:-1], world, x)
         factor = int(times[0].value) if times else 1
-        return found[mantissa.name], worlds.whole(found[exponent.name]) * factor
+        with np.errstate(over="ignore"):
+            return found[mantissa.name], np.rint(np.nan_to_num(worlds.plain(found[exponent.name]))) * factor
 
     def __str__(self) -> str:
         """Return a card: the program, operations and source."""

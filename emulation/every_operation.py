@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name, warn_caller
+from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, nearest, unknown_name, warn_caller
 from lowp.emulation._numpy_products import PRODUCTS, PRODUCTS_OF_ARRAYS, norm
 from lowp.emulation.report import Report
 from lowp.formats import Format, ScalarFormat, parse
+from lowp.rounding._arrays import as_source, widen
 from lowp.rounding._scalar import quantize_values
 from lowp.rounding.request import QUANTIZE_NAN, check_format, make_request
 
@@ -210,7 +212,8 @@ def every_operation(
         A float64 array of a class that NumPy's functions know how to handle; `.report` says what happened.
 
     Raises:
-        ArgumentError, ArgumentTypeError, FormatError: As `lowp.quantize`; `fmt` has blocks.
+        ArgumentError, ArgumentTypeError, FormatError, RangeError: As `lowp.quantize`; `fmt` has blocks; a pattern
+            matches no function of NumPy.
 
     Source: N. J. Higham and S. Pranesh, "Simulating Low Precision Floating-Point Arithmetic", SIAM J. Sci. Comput.
     41(5), 2019.
@@ -226,7 +229,7 @@ def every_operation(
     if like is not None:
         if not isinstance(like, EveryOperation) or parse(fmt) != like.format:
             raise ArgumentError(f"like={like!r:.60} must be an array of every_operation in {parse(fmt).name!r}.")
-        return _wrapped(like._mode, like._mode.round("array", np.array(x, np.float64)))  # type: ignore[no-any-return]
+        return _wrapped(like._mode, like._mode.round("array", _numbers(x)))  # type: ignore[no-any-return]
     resolved = parse(fmt)
     if not isinstance(resolved, ScalarFormat):
         raise FormatError(f"fmt={resolved.name!r} has blocks; every operation needs a scalar format.")
@@ -234,18 +237,35 @@ def every_operation(
         raise ArgumentError(unknown_name("sums", sums, SUMS))
     request = make_request(rounding, overflow, seed, None, 0, "keep", QUANTIZE_NAN)
     check_format(resolved, request)
-    values = np.array(x, np.float64)
+    values = _numbers(x)
     mode = _Mode(resolved, request, _patterns("only", only), _patterns("exclude", exclude), sums)
     rounded = quantize_values(np.ascontiguousarray(values).reshape(-1), resolved, request)
     mode._positions = values.size * mode.random
     return _wrapped(mode, rounded.reshape(values.shape))  # type: ignore[no-any-return]
 
 
+def _numbers(x: Any) -> Any:
+    """Return real numbers as a float64 array of its own."""
+    return np.array(widen(as_source(_plain(x)).values))
+
+
 def _patterns(argument: str, value: Any) -> tuple[str, ...]:
     patterns = (value,) if isinstance(value, str) else tuple(value)
     if not all(isinstance(p, str) for p in patterns):
         raise ArgumentTypeError(f"{argument}={value!r} must be patterns over names of NumPy functions.")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in _names()):
+            own = getattr(getattr(np, pattern, None), "__name__", None)
+            hint = f" NumPy's own name of it is {own!r}." if own in _names() else nearest(pattern, _names())
+            raise ArgumentError(f"{argument}={pattern!r} matches no function of NumPy.{hint}")
     return patterns
+
+
+@lru_cache(maxsize=1)
+def _names() -> frozenset[str]:
+    """Return the names that NumPy's functions give themselves."""
+    found = [f for module in (np, np.linalg, np.fft) for f in vars(module).values() if callable(f)]
+    return frozenset(f.__name__ for f in found if hasattr(f, "__name__")) | {"array", "round"}
 
 
 def _wrapped(mode: _Mode, result: Any) -> Any:

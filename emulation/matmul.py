@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -94,7 +95,7 @@ def matmul(
     if trace:
         from lowp.emulation.sum_report import traced
 
-        result, report = traced(how, left, right, addend)
+        result, report = traced(how, left, right, addend, None if fmt is None else stored_format(fmt))
         return _delivered(result, how, left, right, fmt, vectors, in_arrays), report
     return _delivered(product(how, left, right, addend), how, left, right, fmt, vectors, in_arrays)
 
@@ -198,11 +199,11 @@ def product(
         return _unit_run.run_values(how, a.values, b.values, c, a.scales, b.scales)
     left, right, start, lead = _unit_run.shaped(a.values, b.values, c)
     sides = [
-        Side(values, x.format, _flat_scales(x, lead), x.scale_format, x.block) for values, x in ((left, a), (right, b))
+        Side(values, x.format, flat_scales(x, lead), x.scale_format, x.block) for values, x in ((left, a), (right, b))
     ]
     if c is not None:
         check_addend(start, how)
-    result = summed(sides[0], sides[1], start, how, how.format)  # type: ignore[arg-type]
+    result = summed(sides[0], sides[1], start, how, result_format(how))
     return result.reshape(*lead, left.shape[1], right.shape[2])
 
 
@@ -215,12 +216,12 @@ def check_addend(c: NDArray[np.float64], accumulator: Accumulator) -> None:
         raise ArgumentError(f"c holds {c[wrong][0]!r}, which {fmt.name!r} does not have; round it first.")
 
 
-def _flat_scales(x: Operand, lead: tuple[int, ...]) -> NDArray[np.float64] | None:
+def flat_scales(x: Operand, lead: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Return the block scales with one axis of a batch of some shape."""
     if x.scales is None:
         return None
-    return np.ascontiguousarray(np.broadcast_to(x.scales, (*lead, *x.scales.shape[-2:]))).reshape(
-        -1, *x.scales.shape[-2:]
-    )
+    matrix = x.scales.shape[-2:]
+    return np.ascontiguousarray(np.broadcast_to(x.scales, (*lead, *matrix))).reshape(math.prod(lead), *matrix)
 
 
 def result_format(how: MatrixUnit | Accumulator) -> ScalarFormat:
@@ -254,6 +255,10 @@ def _delivered(
         result = result[..., 0]
     if vectors[0]:
         result = result[..., 0] if vectors[1] else result[..., 0, :]
+    if in_arrays:
+        from lowp.emulation.array import array
+
+        return array(result, own)
     return result.astype(result_dtype(own))
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.emulation import _accurate
 from lowp.emulation._counted import Steps
-from lowp.emulation._operands import Coded, How, array_format
+from lowp.emulation._operands import Coded, How, array_format, decoded
 from lowp.emulation._rows import back, rows_first, sum_of_rows
-from lowp.emulation._softmax_passes import ALGORITHMS, DIVISIONS, Formats, exponential
+from lowp.emulation._softmax_passes import ALGORITHMS, DIVISIONS, Formats, Rows, exponential, masked_rows
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.array import array
 from lowp.emulation.step_statistics import StepStatistics
-from lowp.formats.spec import Format
+from lowp.formats.spec import Format, ScalarFormat
 
 if TYPE_CHECKING:
     from lowp.emulation.approximations import Approximation
@@ -83,11 +83,13 @@ def softmax(
       e' = max(e, n), s' = s * 2^(e - e') + p * 2^(n - e'); y = p * (1 / s) * 2^(n - e). There is no maximum, and
       nothing overflows for large x. Powers of two below 2^-126 are 0.
 
-    A row with NaN, and one of -infinity alone, gives NaN. So does a row with infinity, but for the zeros that
-    "two_pass" gives beside the infinity.
+    -infinity is a mask, also in formats without infinities: its exponential is zero. A row of -infinity alone is 0 / 0
+    (with a reciprocal, 0 times 1 / 0): NaN, or zeros where 1 / 0 saturates. A row with NaN gives NaN. So does one with
+    infinity, but for the zeros that "two_pass" gives beside the infinity. The mantissa p is 1 where numbers of the
+    format are 128 and more apart.
 
     Args:
-        x: Numbers, rounded into `fmt` first; an array in any format.
+        x: Numbers, rounded into `fmt` first, but for -infinity; an array in any format.
         fmt: Format of the inputs, and of what no other argument says.
         algorithm: "three_pass", "online" or "two_pass".
         axis: The axis along which outputs sum to one.
@@ -118,6 +120,8 @@ def softmax(
         >>> low = softmax(x, "float16")
         >>> low.statistics.underflow, round(low.statistics.max_ulps, 2)
         (23, 0.79)
+        >>> softmax([1.0, -np.inf, 2.0], "posit16").values.round(3).tolist()
+        [0.269, 0.0, 0.731]
         >>> round(softmax(x, "float16", exp="float32", accumulator="float32").statistics.max_ulps, 2)
         0.49
     """
@@ -125,14 +129,33 @@ def softmax(
     formats, sum_by = _formats(fmt, algorithm, exp, accumulator, result)
     wanted = _named("division", division or ("reciprocal" if algorithm == "two_pass" else "divide"), DIVISIONS)
     by = None if exp_by is None else exponential(exp_by, reduced=algorithm == "two_pass")
-    given = steps.do("input", "convert", x if isinstance(x, Coded) else np.asarray(x), fmt=formats.input)
-    rows = rows_first(given, axis)
+    given, masked = _read(steps, x, formats.input)
+    rows = Rows(rows_first(given, axis))
+    if masked is not None:
+        rows = masked_rows(rows.x, np.moveaxis(masked, axis, 0).reshape(rows.x.shape))
     if algorithm == "three_pass" and sum_by is not None:
         made = ALGORITHMS[algorithm](steps, rows, formats, wanted, fused, by, lambda e: sum_of_rows(steps, e, sum_by))
     else:
         made = ALGORITHMS[algorithm](steps, rows, formats, wanted, fused, by, None)
     statistics = _statistics(steps, rows, made)
     return SoftmaxResult(back(made, given.shape, axis), statistics)
+
+
+def _read(steps: Steps, x: Any, fmt: ScalarFormat) -> tuple[array, NDArray[np.bool_] | None]:
+    """Return the rounded inputs, and where -infinity was that the format does not have, zeros in its place."""
+    given = x if isinstance(x, Coded) else np.asarray(x)
+    masked = None
+    if not (fmt.has_infinity and fmt.signed):
+        values = decoded(given.codes, given.format) if isinstance(given, Coded) else given
+        masked = np.isneginf(values) if values.dtype.kind == "f" else None
+    if masked is None or not masked.any():
+        return steps.do("input", "convert", given, fmt=fmt), None
+    if isinstance(given, Coded):
+        given = array.from_codes(given.codes.copy(), given.format)
+        given[masked] = 0.0
+    else:
+        given = np.where(masked, given.dtype.type(0), given)
+    return steps.do("input", "convert", given, fmt=fmt), masked
 
 
 def _named(argument: str, value: Any, allowed: Any) -> str:
@@ -168,10 +191,13 @@ def _formats(
     return Formats(form, inner, form if accumulator is None else array_format(accumulator, "accumulator"), outer), None
 
 
-def _statistics(steps: Steps, rows: array, made: array) -> SoftmaxStatistics:
+def _statistics(steps: Steps, rows: Rows, made: array) -> SoftmaxStatistics:
     fine = _accurate.is_fine(made.format)
+    numbers = _accurate.numbers(rows.x, fine)
+    if rows.masked is not None:
+        numbers = np.where(rows.masked, -_accurate.context().inf if fine else -np.inf, numbers)
     with np.errstate(all="ignore"):
-        exact = exact_softmax(_accurate.numbers(rows, fine))
+        exact = exact_softmax(numbers)
         outputs = _accurate.numbers(made, fine)
         sums = _accurate.as_floats(outputs.sum(axis=0) - 1)
     sums = sums[np.isfinite(sums)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, ArgumentTypeError
 from lowp.emulation import _unit_rows, _unit_run
 from lowp.emulation._side import Side
+from lowp.emulation._sum_epilogue import Epilogue
+from lowp.emulation._sum_errors import errors, ulps
 from lowp.emulation._sum_losses import Loss, Losses, losses_of
 from lowp.emulation._sum_statistics import Statistics
-from lowp.emulation._sum_trace import Label, Step, Sums, Trace, exact_sums, with_scale_each
+from lowp.emulation._sum_terms import Sums
+from lowp.emulation._sum_trace import Label, Step, Trace, with_scale_each
 from lowp.emulation.accumulator import Accumulator
-from lowp.emulation.array import array
 from lowp.emulation.matrix_units import MatrixUnit
-from lowp.emulation.neighbours import ulp
 from lowp.formats.spec import ScalarFormat
-from lowp.rounding import verbs
 from lowp.rounding.modes import rounding
 
 if TYPE_CHECKING:
@@ -28,21 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Loss", "Losses", "SumReport", "traced"]
 
-#: Rows whose errors are summed at a time, where an addend takes part.
-_ROWS = 64
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SumReport:
     """What happened in the sums of a matrix product.
 
     Arrays have the shape of the product of matrices, (..., m, n), axes of vectors kept. A step is one stored value: a
-    running sum, a rounded product, or an addition of partial sums, in the order of `Accumulator.rounding`; steps count
-    from 0, -1 is never.
+    running sum, a rounded product, or an addition of partial sums, in the order of `Accumulator.rounding`, then the
+    product with tensor scales and the rounding to `fmt`, if any; steps count from 0, -1 is never.
 
     Args:
-        result: The results, before `fmt` or tensor scales.
-        exact: The exact sums, rounded once to float64; the addend included.
+        result: The results, multiplied by tensor scales and rounded to `fmt` where there are such.
+        exact: The exact sums, rounded once to float64; addend and tensor scales included.
         error: Result less exact sum, rounded once to float64.
         error_ulps: Error in steps of the result's format at the exact sum (see `lowp.ulp`).
         condition: Sum of the magnitudes of all terms over the magnitude of their sum; inf where that is zero.
@@ -54,7 +51,8 @@ class SumReport:
             saturated or wrapped around.
         overflow_step: The first of them.
         nan_step: The first step that stored NaN.
-        lost: Sum of the magnitudes of what the steps lost: exact sum less stored value, of steps where both are finite.
+        lost: Sum of the magnitudes of what the steps lost: exact sum less stored value, of steps where both are finite;
+            times the tensor scales, so that losses are parts of the error.
         worst_loss: The largest of them, with its sign.
         worst_step: Where it was.
         steps: Steps of one output.
@@ -115,7 +113,7 @@ class SumReport:
             2     2     1.0009765625  1              2      0.0009765625   rounding
             0     0     1             0.00048828125  1      0.00048828125  rounding
         """
-        return Losses(losses_of(self._sum.steps_of(self._flat(output))))
+        return Losses(losses_of(self._sum.steps_of(self._flat(output)), self._sum.epilogue.exact_scale))
 
     def rows(self, output: int | Sequence[int]) -> list[tuple[int, str, str, str]]:
         """Return the steps of one output: number, kind, partial sum, and what is added."""
@@ -192,10 +190,13 @@ class _Sum:
     c: Sums
     accumulator: Accumulator
     c_format: ScalarFormat
+    epilogue: Epilogue
 
     def trace(self, watch: Any) -> Sums:
+        """Tell of every step, and return the results that the last of them stores."""
         labels: Sequence[Label] = range(self.a.values.shape[2])
-        return Trace(watch).summed(self.a, self.b, self.c, self.accumulator, self.c_format, labels)
+        sums = Trace(watch).summed(self.a, self.b, self.c, self.accumulator, self.c_format, labels)
+        return self.epilogue.run(sums, watch)
 
     def steps_of(self, output: int) -> list[tuple[Step, int]]:
         """Return the steps of one output, and where in them it is."""
@@ -216,19 +217,24 @@ class _Sum:
             scales = None if side.scales is None else side.scales[index]
             sides.append(side._replace(values=side.values[index], scales=scales))
         c = self.c[batch : batch + 1, row : row + 1, column : column + 1]
-        return _Sum(a=sides[0], b=sides[1], c=c, accumulator=self.accumulator, c_format=self.c_format)
+        return replace(self, a=sides[0], b=sides[1], c=c)
 
 
 def traced(
-    how: MatrixUnit | Accumulator, a: Operand, b: Operand, c: NDArray[np.float64] | None
+    how: MatrixUnit | Accumulator,
+    a: Operand,
+    b: Operand,
+    c: NDArray[np.float64] | None,
+    fmt: ScalarFormat | None = None,
 ) -> tuple[NDArray[np.float64], SumReport]:
-    """Return the product of two matrices as `lowp.matmul` finds it, and the report on its sums.
+    """Return the product of two matrices before tensor scales and `fmt`, and the report on the results after them.
 
     Args:
         how: Matrix unit or accumulator.
         a: Left operand, (..., m, k).
         b: Right operand, (..., k, n).
         c: Addend, (..., m, n), or None.
+        fmt: Format that results are rounded to in the end.
 
     Raises:
         ArgumentError: As `lowp.matmul` does.
@@ -236,11 +242,12 @@ def traced(
     from lowp.emulation.matmul import product, result_format
 
     result = product(how, a, b, c)
-    given, lead = _sum_of(how, a, b, c)
+    epilogue = Epilogue(result_format(how), a.tensor_scale, b.tensor_scale, fmt)
+    given, lead = _sum_of(how, a, b, c, epilogue)
     counts = Statistics(given.c.size)
     given.trace(counts.watch)
-    fmt = result_format(how)
-    exact, error, magnitude = _errors(given, result.reshape(given.c.shape))
+    stored = epilogue.run(result.reshape(given.c.shape))
+    exact, error, magnitude = errors(given.a.scaled_values(-1), given.b.scaled_values(-2), given.c, stored, epilogue)
     with np.errstate(divide="ignore", invalid="ignore"):
         condition = np.where(magnitude == 0, 1.0, magnitude / np.abs(exact))
     shape = (*lead, *given.c.shape[1:])
@@ -249,10 +256,10 @@ def traced(
         return x.reshape(shape)
 
     report = SumReport(
-        result=shaped(result),
+        result=shaped(stored),
         exact=shaped(exact),
         error=shaped(error),
-        error_ulps=shaped(_ulps(error, exact, fmt)),
+        error_ulps=shaped(ulps(error, exact, epilogue.format)),
         condition=shaped(condition),
         swamped=shaped(counts.swamped),
         cancelled_bits=shaped(counts.cancelled_bits),
@@ -264,18 +271,20 @@ def traced(
         worst_step=shaped(counts.worst_step),
         steps=counts.steps,
         terms=given.a.values.shape[2],
-        format=fmt,
+        format=epilogue.format,
         _sum=given,
     )
     return result, report
 
 
 def _sum_of(
-    how: MatrixUnit | Accumulator, a: Operand, b: Operand, c: NDArray[np.float64] | None
+    how: MatrixUnit | Accumulator, a: Operand, b: Operand, c: NDArray[np.float64] | None, epilogue: Epilogue
 ) -> tuple[_Sum, tuple[int, ...]]:
     """Return the operands as the sum takes them, and the shape of the batch."""
+    from lowp.emulation.matmul import flat_scales
+
     left, right, start, lead = _unit_run.shaped(a.values, b.values, c)
-    scales = [_batched(x.scales, lead) for x in (a, b)]
+    scales = [flat_scales(x, lead) for x in (a, b)]
     formats: list[Any] = [a.format, b.format]
     scale_formats, blocks = [a.scale_format, b.scale_format], [a.block, b.block]
     accumulator, c_format = how, None
@@ -295,46 +304,8 @@ def _sum_of(
             (left, right), formats, scales, scale_formats, blocks, (2, 1), strict=True
         )
     ]
-    c_format = c_format or accumulator.format  # type: ignore[assignment]
+    c_format = c_format or epilogue.own
     start = np.ascontiguousarray(start)
-    return _Sum(a=sides[0], b=sides[1], c=start, accumulator=accumulator, c_format=c_format), lead  # type: ignore[arg-type]
-
-
-def _batched(scales: NDArray[np.float64] | None, lead: tuple[int, ...]) -> NDArray[np.float64] | None:
-    if scales is None:
-        return None
-    return np.ascontiguousarray(np.broadcast_to(scales, (*lead, *scales.shape[-2:]))).reshape(-1, *scales.shape[-2:])
-
-
-def _errors(given: _Sum, result: Sums) -> tuple[Sums, Sums, Sums]:
-    """Return the exact sums, the errors of results, and the sums of magnitudes; each rounded once."""
-    a, b, c = given.a.scaled_values(-1), given.b.scaled_values(-2), given.c
-    exact = exact_sums(a, b, c)
-    magnitude = exact_sums(np.abs(a), np.abs(b), np.abs(c))
-    if not c.any():
-        error = -exact_sums(a, b, -result)
-    else:
-        parts = [
-            _less(a[:, i : i + _ROWS], b, c[:, i : i + _ROWS], result[:, i : i + _ROWS])
-            for i in range(0, a.shape[1], _ROWS)
-        ]
-        error = np.concatenate(parts, axis=1) if parts else np.zeros_like(exact)
-    same = (result == exact) | (np.isnan(result) & np.isnan(exact))
-    return exact, np.where(same & ~np.isfinite(exact), 0.0, error) + 0.0, magnitude
-
-
-def _less(a: Sums, b: Sums, c: Sums, result: Sums) -> Sums:
-    """Return `result - (c + a @ b)`: c takes part as the product of the identity and itself."""
-    rows = a.shape[1]
-    identity = np.broadcast_to(np.eye(rows), (len(a), rows, rows))
-    keeps = np.isfinite(c)  # zero times infinity would be NaN in the other rows
-    error = -exact_sums(np.concatenate([a, identity], 2), np.concatenate([b, np.where(keeps, c, 0.0)], 1), -result)
-    return np.where(keeps, error, result - c)
-
-
-def _ulps(error: Sums, exact: Sums, fmt: ScalarFormat) -> Sums:
-    near = np.asarray(verbs.quantize(exact, fmt, "toward_zero", overflow="saturate"))
-    known = ~np.isnan(near)
-    codes = array(np.where(known, near, 0.0), fmt)
-    with np.errstate(invalid="ignore"):
-        return np.where(error == 0, 0.0, np.where(known, error / ulp(codes).reshape(error.shape), np.nan))
+    return _Sum(
+        a=sides[0], b=sides[1], c=start, accumulator=accumulator, c_format=c_format, epilogue=epilogue
+    ), lead  # fmt: skip

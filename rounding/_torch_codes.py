@@ -27,7 +27,7 @@ def encode_parts(x: torch.Tensor, fmt: Format, request: Request, axis: Any, nan:
         found: list[torch.Tensor] | None = portable().encode(x, fmt, request, axis, nan)
         if found is not None:
             return found
-    values = floats_of(numbers(x))
+    values = floats_of(numbers(x, payloads=isinstance(fmt, Packed)))
     if isinstance(fmt, Block):
         encoded = encode_blocks(without_nan(values, fmt, nan), fmt, request, axis)
         arrays = [encoded.codes, encoded.scales, encoded.zero_points]

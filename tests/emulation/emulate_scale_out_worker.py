@@ -15,6 +15,7 @@ TOKENS = 64
 STEPS = 2
 _MX = Cast("mxfp4", rounding="stochastic_a")
 _CURRENT = Cast("float8_e5m2", scaling="current", rounding="stochastic_a")
+_ROTATED = Cast("mxfp4", rounding="stochastic_a", hadamard=16)
 RECIPES = {
     "mxfp4": Recipe(weight=_MX, activation=_MX, gradient=_MX),
     "nvfp4": Recipe(weight="nvfp4", activation=Cast("nvfp4", rounding="stochastic_a"), gradient="nvfp4"),
@@ -24,6 +25,7 @@ RECIPES = {
         activation=Cast("float8_e4m3fn", scaling="delayed"),
         gradient=Cast("float8_e5m2", scaling="delayed"),
     ),
+    "rotated": Recipe(weight=_ROTATED, activation=_ROTATED, gradient=_ROTATED),
 }
 
 

@@ -157,10 +157,47 @@ def inside():
     assert "borders of devices" in refused, refused
 
 
+def embeddings():
+    """Rows of a batch are rounded as one device rounds them; those of positions are the same on every device."""
+    table = RNG.normal(size=(50, 32)).astype(np.float32)
+    ids, g = RNG.integers(0, 50, (16, 6)), RNG.normal(size=(16, 6, 32)).astype(np.float32)
+    recipe = lj.Recipe(
+        weight=lj.Cast("nvfp4", rounding="stochastic_a"),
+        gradient=lj.Cast("mxfp4", rounding="stochastic_a"),
+        operations=("embedding",),
+    )
+
+    def looked_up(params, ids):
+        return params["tok"]["embedding"][ids] + params["pos"]["embedding"][jnp.arange(ids.shape[1])]
+
+    params = {"tok": {"embedding": table}, "pos": {"embedding": table[::-1].copy()}}
+    whole, split = lj.emulate(looked_up, recipe), lj.emulate(looked_up, recipe, shard_axis="data")
+    mapped = jax.shard_map(split, mesh=MESH, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False)
+    same(jax.jit(mapped)(params, ids), jax.jit(whole)(params, ids), "embedding")
+
+    def rows(low):  # a table for each row of the batch, so that no gradients are added
+        def gradient(tables, ids, g):
+            return jax.grad(lambda t: jnp.sum(low({"tok": {"embedding": t}}, ids) * g))(tables)
+
+        return gradient
+
+    only = lambda params, ids: params["tok"]["embedding"][ids]  # noqa: E731
+    ids = np.arange(96).reshape(16, 6)
+    tables = RNG.normal(size=(96, 32)).astype(np.float32)
+    wanted = jax.jit(rows(lj.emulate(only, recipe)))(tables, ids, g)
+    part = rows(lj.emulate(only, recipe, shard_axis="data"))
+    mapped = jax.shard_map(
+        lambda t, ids, g: jax.lax.psum(part(t, ids, g), "data"),
+        mesh=MESH, in_specs=(P(), P("data"), P("data")), out_specs=P(), check_vma=False,
+    )  # fmt: skip
+    same(jax.jit(mapped)(tables, ids, g) + 0.0, wanted + 0.0, "gradient of an embedding")
+
+
 if __name__ == "__main__":
     assert jax.device_count() == 8
     verbs()
     inside()
     products()
     gradients_of_weights()
+    embeddings()
     print("same bits")  # noqa: T201

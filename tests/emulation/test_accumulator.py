@@ -45,6 +45,7 @@ FUSED = Alignment(fraction_bits=24)
         ({"alignment": FUSED, "group_sum": "pairwise"}, "alignment is for group_sum='fused'"),
         ({"alignment": FUSED, "product": "float16"}, "alignment cuts exact products"),
         ({"alignment": FUSED, "order": "pairwise"}, "alignment and order='pairwise' do not go together"),
+        ({"alignment": FUSED, "format": "posit16"}, "alignment is for floats, integers and fixed point"),
         ({"compensation": "kahan", "order": "pairwise"}, "compensation needs a running sum"),
         ({"compensation": "kahan", "group": 2}, "compensation needs group=1"),
         ({"compensation": "kahan", "rounding": "stochastic"}, "compensation needs a deterministic rounding"),

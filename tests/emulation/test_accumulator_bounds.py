@@ -175,6 +175,24 @@ class TestSafeWidth:
                 brute_width(row[None], weights, order) for row in every
             )
 
+    def test_of_integers_counts_in_ones(self):
+        even = np.array([90, -52, 30, -68])  # a register of integers has a last bit of weight one
+        for weights in (even, even.tolist(), lowp.array(even, "int8"), lowp.encode(even, "int8")):
+            width = safe_width(weights, "uint8")
+            assert (width.bits, width.fraction_bits, width.format.name) == (16, 0, "int16")
+            assert prove_no_overflow(lowp.Accumulator(format=width.format, overflow="saturate"), weights, "uint8")
+            assert not prove_no_overflow(lowp.Accumulator(format="int15", overflow="saturate"), weights, "uint8")
+        assert safe_width(even * 2, even, order="final").fraction_bits == 0
+        assert safe_width(even.astype(float), "uint8").fraction_bits == -1
+
+    def test_of_sums_beyond_float64(self):
+        for largest in range(3):
+            a = np.full((3, 1), 2.0**600)
+            a[largest] = 2.0**603
+            width = safe_width(a, [[2.0**600]])
+            assert width.largest == 2**1203
+            assert str(width).endswith("2^1203 and more")
+
     def test_wrong_arguments(self):
         with pytest.raises(lowp.ArgumentError, match="terms"):
             safe_width("int8", "int8")
@@ -307,3 +325,33 @@ class TestProofs:
             prove_no_overflow("int8", [1], 7)
         with pytest.raises(lowp.ArgumentError, match="finite"):
             prove_no_overflow("int8", [1], (0, np.inf))
+
+    def test_a_counterexample_of_random_roundings_overflows_by_itself(self):
+        rng = np.random.default_rng(0)
+        for seed in range(40):
+            accumulator = lowp.Accumulator(format="float8_e4m3fn", rounding="stochastic_a", seed=seed)
+            weights = np.asarray(lowp.quantize(rng.uniform(0, 75, (3, 5)), "float8_e4m3fn"), np.float64)
+            found = prove_no_overflow(accumulator, weights, "float4_e2m1fn")
+            if isinstance(found, CounterExample):
+                column = weights[:, found.output, None]
+                result, report = lowp.matmul(found.inputs[None], column, accumulator=accumulator, trace=True)
+                assert report.overflow_step.item() == found.step, seed
+                assert np.array_equal(result.item(), found.result, equal_nan=True)
+
+    def test_of_narrow_inputs_runs_the_alignment(self):
+        fields = {"format": lowp.Fixed(6, 2), "rounding": "toward_negative", "overflow": "wrap"}
+        accumulator = lowp.Accumulator(**fields, alignment=lowp.Alignment(fraction_bits=1))
+        found = prove_no_overflow(accumulator, [2.25, 1.0], "float4_e2m1fn")
+        assert isinstance(found, CounterExample)
+        inputs = lowp.encode(found.inputs[None], "float4_e2m1fn")
+        weights = np.array([[2.25], [1.0]], np.float32)
+        assert lowp.matmul(inputs, weights, accumulator=accumulator).item() == found.result == 2.0
+
+    def test_sums_that_become_infinite_after_wrapping_ones(self):
+        outer = lowp.Accumulator(format=lowp.Float(3, 2))
+        found = prove_no_overflow(
+            lowp.Accumulator(format="int8", overflow="wrap", chunk=2, outer=outer), [10, 7, 10, 7], "uint1"
+        )
+        assert isinstance(found, CounterExample)
+        assert found.result == np.inf
+        assert "wrapped" not in found.why

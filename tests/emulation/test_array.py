@@ -83,6 +83,24 @@ def test_operators_take_plain_numbers_at_their_exact_values() -> None:
         a + "x"
 
 
+@pytest.mark.parametrize("name", ["posit8_es1", "posit32", "takum8", "takum12_log", "lns8_f3", "fp8"])
+def test_plain_numbers_may_lie_beyond_float64(name: str) -> None:
+    """In float64 they are zero, infinite or a subnormal number far off."""
+    tiny, huge = Fraction(1, 2**5000), Fraction(2**5000)
+    for number in (tiny, -tiny, huge, -huge, Fraction(1, 2**1076), Fraction(5, 2**1076), Fraction(1, 3 * 2**1074)):
+        for rounding in ("ties_to_even", "away_from_zero", "toward_zero"):
+            want = lowp.exact.encode(number, name, rounding, "infinity_or_nan")
+            assert lowp.array(number, name, rounding=rounding).codes == want
+    one = lowp.array([1.5], name)
+    for number in (tiny, huge, Fraction(5, 2**1076)):
+        want = lowp.exact.encode(number * Fraction(one.item()), name, "ties_to_even", "infinity_or_nan")
+        assert (one * number).codes[0] == want
+    large = Fraction(1, 3 * 2**1074) * 2**900
+    target = lowp.array([2.0**60], "posit32")
+    wanted = lowp.exact.encode(Fraction(2**60) * large, "posit32")
+    assert (target * large).codes[0] == wanted
+
+
 def test_modulo_follows_python() -> None:
     numbers = [-7.0, -0.0, 7.0, 5.5, 1e-3]
     a = lowp.array(numbers, "float32")

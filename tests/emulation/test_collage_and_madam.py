@@ -341,3 +341,18 @@ def test_collages_arguments_are_checked() -> None:
     for optimizer in (CollageAdamW(table.parameters()), Madam(table.parameters())):
         with pytest.raises(lowp.ArgumentTypeError, match="sparse"):
             optimizer.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"base": 2, "lr": 1 / 128, "fmt": "lns16_f11_unsigned_nozero"}])
+def test_madam_takes_parameters_that_are_one_number(options: dict[str, Any]) -> None:
+    """With the bits that the same number has in a vector."""
+    values = []
+    for shape in ((), (1,)):
+        p = torch.nn.Parameter(torch.full(shape, 1.5))
+        optimizer = Madam([p], **options)
+        for g in (0.3, -0.7):
+            p.grad = torch.full(shape, g)
+            optimizer.step()
+        assert p.shape == shape
+        values.append(p.item())
+    assert values[0] == values[1] != 1.5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lowp import every_operation, quantize
-from lowp._errors import PrecisionWarning
+from lowp._errors import ArgumentError, ArgumentTypeError, PrecisionWarning
 
 FMT = "float8_e4m3fn"
 
@@ -90,3 +90,18 @@ def test_dot_into_an_array_and_a_copy_by_pickle(x: np.ndarray) -> None:
     np.dot(a, a.T, out=out)
     assert np.array_equal(out, a @ a.T)
     assert np.array_equal(pickle.loads(pickle.dumps(a)) / 3, a / 3)  # noqa: S301
+
+
+@pytest.mark.parametrize("x", [[1.3 + 2j], "0.3", [0.1, None], [True], np.longdouble("0.1")])
+def test_what_is_no_array_of_real_numbers_is_refused(x: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match="^x (has dtype|of type)"):
+        every_operation(x, "bfloat16")
+
+
+@pytest.mark.parametrize("argument", ["only", "exclude"])
+@pytest.mark.parametrize(
+    ("pattern", "hint"), [("exq", "Did you mean 'exp"), ("true_divide", "NumPy's own name of it is 'divide'.")]
+)
+def test_patterns_that_no_function_of_numpy_has_are_errors(argument: str, pattern: str, hint: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{argument}='{pattern}' matches no function of NumPy. {hint}"):
+        every_operation(1.0, "fp8", **{argument: ["add", pattern]})

@@ -276,6 +276,16 @@ def test_averages_of_negative_numbers_are_truncated():
     )
 
 
+def test_sums_of_larger_images_than_those_of_the_calibration():
+    net = IntegerNetwork(
+        [Conv2d(np.ones((1, 1, 1, 1))), AveragePool2d(), Flatten(), Linear([[1.0]])], np.ones((1, 1, 4, 4))
+    )
+    large = np.ones((1, 1, 257, 256))  # 2^16 + 2^8 numbers of up to 2^15
+    with pytest.raises(lowp.RangeError, match="beyond int32"):
+        net.run_integers(net.encode(large))
+    assert net.check(large[:, :, 2:])
+
+
 def test_weights_scales_and_folding():
     norm = BatchNorm([0.5, -1.0], [4.0, 0.25], [2.0, -3.0], [0.1, 0.2], eps=0.0)
     net = IntegerNetwork([Linear([[1.0, 2.0], [3.0, -4.0]], [1.0, 2.0]), norm], [[1.0, -2.0]])

@@ -356,3 +356,17 @@ def test_block_scales_follow_their_elements_in_any_order(rng):
     for how in (Accumulator(format="float32", chunk=8), Accumulator(format="float32", order="random", seed=2)):
         plain = lowp.matmul(np.asarray(lowp.decode(a)), np.asarray(lowp.decode(b)), accumulator=how)
         assert same(lowp.matmul(a, b, accumulator=how), plain)
+
+
+def test_arrays_in_formats_give_one_in_the_results_format() -> None:
+    a = lowp.array(np.arange(6.0).reshape(2, 3) / 4, "float8_e4m3fn")
+    for given in (
+        {"accumulator": "float16"},
+        {"accumulator": "posit16"},
+        {"accumulator": "float32", "fmt": "bfloat16"},
+    ):
+        found = lowp.matmul(a, a.T, **given)
+        assert isinstance(found, lowp.array)
+        assert found.format.name == lowp.parse(given.get("fmt", given["accumulator"])).name
+        assert np.array_equal(found.values, lowp.matmul(a.values, a.T.values, **given))
+    assert isinstance(lowp.matmul(a, a.T.values, accumulator="float16"), np.ndarray)

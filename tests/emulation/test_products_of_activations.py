@@ -118,3 +118,31 @@ def test_the_report_names_an_activation_turned_as_its_gradient() -> None:
     for one in (report, other):
         assert [r.cast for r in one.find(product="grad_input", role="activation")] == ["float32, hadamard 8"]
         assert [r.cast for r in one.find(product="grad_weight", role="activation")] == ["float6_e3m2fn"]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["grad of emulate", "emulate of grad"])
+@pytest.mark.parametrize("shapes", [((8, 12), (12, 16)), ((2, 8, 12), (2, 12, 4)), ((8, 8), (8, 8))])
+def test_random_bits_are_those_of_torch(shapes: Any, inside: bool) -> None:
+    """Both operands have one role, and bits of their own."""
+    recipe = Recipe(
+        activation={"format": "float4_e2m1fn", "rounding": "stochastic"},
+        gradient={"format": "float4_e2m1fn", "rounding": "stochastic"},
+        operations=("matmul",),
+    )
+    given = [normal(*shape) for shape in shapes]
+    g = normal(*shapes[0][:-1], shapes[1][-1])
+    wanted, _ = in_torch(recipe, lambda x, y: x @ y, given, g)
+    found, _ = in_jax(recipe, lambda x, y: x @ y, given, g, inside)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_both_operands_have_histories() -> None:
+    recipe = Recipe(activation={"format": "float8_e4m3fn", "scaling": "delayed"}, operations=("matmul",))
+    given = normal(8, 8), 100 * normal(8, 8)
+    init, apply = lj.emulate_with_state(lambda x, y: x @ y, recipe)
+    _, state = apply(init(*given), *given)
+    assert {key: float(history.amax.max()) for key, history in state.items()} == {
+        "/matmul/0/forward/activation": float(np.abs(given[0]).max()),
+        "/matmul/0/forward/activation_2": float(np.abs(given[1]).max()),
+    }

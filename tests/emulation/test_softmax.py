@@ -273,3 +273,46 @@ def test_wrong_arguments(keywords: dict[str, Any], message: str) -> None:
 def test_nothing_to_sum() -> None:
     with pytest.raises(lowp.ArgumentError, match="no elements"):
         softmax(np.zeros((2, 0)), "float16")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("fmt", ["posit16", "takum12", "lns16_f8", "float8_e4m3fn", "float4_e2m1fn", "int8", "nf4"])
+def test_masked_places_are_zero_in_formats_without_infinity(fmt: str, algorithm: str) -> None:
+    rng = np.random.default_rng(5)
+    x = np.asarray(lowp.quantize(rng.normal(size=(1, 6)), fmt), np.float64)
+    for count in (1, 3, 5):
+        masked = np.zeros(6, bool)
+        masked[rng.permutation(6)[:count]] = True
+        for given in (np.where(masked, -np.inf, x), lowp.array(np.where(masked, -np.inf, x), "float32")):
+            got = softmax(given, fmt, algorithm, nan="zero")
+            wanted = softmax(x[:, ~masked], fmt, algorithm, nan="zero")
+            assert (got.values[:, masked] == 0).all()
+            assert_bits_equal(got.values[:, ~masked], wanted.values)
+            if not wanted.statistics.overflow:
+                assert got.statistics.overflow == 0
+            assert got.statistics.max_absolute_error == wanted.statistics.max_absolute_error
+
+
+def test_a_row_of_masks_is_nan() -> None:
+    for fmt in ("posit16", "float8_e4m3fn", "lns16_f8"):
+        got = softmax([[-np.inf] * 3, [1.0, 2.0, -np.inf]], fmt)
+        assert np.isnan(got.values[0]).all()
+        assert got.values[1, 2] == 0
+        assert got.statistics.failed == 0
+    with pytest.raises(lowp.RangeError):
+        softmax([-np.inf, -np.inf], "float4_e2m1fn")
+
+
+@pytest.mark.parametrize("by", [None, "exp/two_pass_p5"])
+@pytest.mark.parametrize("fmt", ["bfloat16", "float32", "float64", "takum16", "lns16_f8", "posit32"])
+def test_exponents_of_any_size_in_two_passes(fmt: str, by: str | None) -> None:
+    for row, largest in (
+        ([1e30, 0.0, -1e30], 0), ([5.0, -3e38, 3.0], 0), ([-1e30, -1e19, -1.0], 2), ([1e10, 9e9, 5.0], 0),
+    ):  # fmt: skip
+        got = softmax(row, fmt, "two_pass", exp_by=by, overflow="saturate").values
+        assert int(np.argmax(got)) == largest, row
+        assert got[largest] > 0.8
+        assert np.delete(got, largest).max() < 0.15
+    if by is None:
+        equal = softmax([[1e15, 1e15, 0.0], [-1e15, -1e15, -3e15]], fmt, "two_pass", overflow="saturate").values
+        assert equal[:, :2] == pytest.approx(0.5, abs=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -279,3 +280,116 @@ def test_vectors_and_traced_itself():
         lowp.Accumulator(format="float16"), operand([[1.0, 2.0]], "a", -1), operand([[3.0], [4.0]], "b", -2), None
     )
     assert again.tolist() == [[11.0]]
+
+
+#: Beside the accumulators above: formats whose sums are made by their codes, and products in formats of their own.
+BY_CODES = {
+    "logarithms, directed": {"format": "lns16_f8", "rounding": "toward_zero", "group": 3, "group_sum": "sequential"},
+    "logarithms in lanes": {"format": "lns8_f3", "rounding": "toward_positive", "order": "pairwise", "lanes": 3},
+    "logarithms of products": {"format": "lns16_f8", "rounding": "to_odd", "group": 3, "group_sum": "sequential",
+                               "product": "bfloat16"},
+    "products of more bits": {"format": "float6_e2m3fn", "product": "posit8_es2", "group": 3, "group_sum": "pairwise"},
+    "products of less range": {"format": "posit6_es1", "product": lowp.Float(3, 1, specials="finite"), "group": 2,
+                               "group_sum": "sequential", "rounding": "ties_to_away", "overflow": "saturate"},
+    "a codebook": {"format": "nf4", "rounding": "away_from_zero", "product": "float8_e5m2", "order": "pairwise"},
+    "a codebook, compensated": {"format": "nf4", "rounding": "toward_zero", "compensation": "neumaier"},
+    "powers of two": {"format": "float8_e8m0fnu", "rounding": "toward_positive"},
+    "a posit beside a wider one": {"format": "posit8_es2", "chunk": 2, "outer": lowp.Accumulator(format="posit16_es1")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_CODES)
+def test_sums_by_codes_are_the_oracles_and_their_steps_end_there(name):
+    accumulator = lowp.Accumulator(**BY_CODES[name])
+    rng = np.random.default_rng(11)
+    for terms in (1, 7):
+        a, b = np.abs(numbers(rng, (6, terms))) + 0.5, numbers(rng, (terms, 5))
+        b = np.abs(b) + 0.5 if name == "powers of two" else b
+        a, b = (np.asarray(lowp.quantize(x, "float8_e4m3fn"), np.float64) for x in (a, b))
+        result, report = matmul(encoded(a), encoded(b), accumulator=accumulator, trace=True)
+        stepped = report._sum.trace(lambda step: None)
+        assert np.array_equal(stepped[0], result, equal_nan=True)
+        for i, j in np.ndindex(6, 5):
+            wanted = to_float(exact_accumulators.dot(accumulator, a[i], b[:, j]))
+            # float64 comes within its last bit of logarithmic numbers
+            assert report.result[i, j] == pytest.approx(wanted, rel=2e-15, abs=0)
+
+
+@pytest.mark.parametrize("fmt", ["float4_e2m1fn", "mxfp4", "int4"])
+def test_steps_of_narrow_operands_are_aligned(fmt):
+    """E2M1 is also the format in which a stored number is multiplied by one; its own products are cut all the same."""
+    rng = np.random.default_rng(12)
+    how = lowp.Accumulator(format="float16", alignment=lowp.Alignment(fraction_bits=1), group=1)
+    a, b = (
+        lowp.encode(rng.standard_normal((4, 32)) * 3, fmt),
+        lowp.encode(rng.standard_normal((32, 3)) * 3, fmt, axis=0),
+    )
+    result, report = matmul(a, b, accumulator=how, trace=True)
+    assert np.array_equal(report._sum.trace(lambda step: None)[0], result)
+    assert (report.lost > 0).all()
+    for place in np.ndindex(4, 3):
+        assert float(report.losses(place).total) == -report.error[place]
+
+
+@pytest.mark.parametrize("fmt", [None, "bfloat16", "float8_e5m2", "int4"])
+@pytest.mark.parametrize("addend", [False, True])
+def test_tensor_scales_and_the_store_are_steps(fmt, addend):
+    rng = np.random.default_rng(13)
+    a = lowp.encode(rng.standard_normal((3, 64)) * 30, "nvfp4")
+    b = lowp.encode(rng.standard_normal((64, 2)), "nvfp4", axis=0)
+    assert a.tensor_scale != 1 != b.tensor_scale
+    c = np.asarray(lowp.quantize(rng.standard_normal((3, 2)) * 1e4, "float32"), np.float64) if addend else None
+    how = "float32" if addend else "bfloat16"
+    result, report = matmul(a, b, c, accumulator=how, fmt=fmt, trace=True)
+    assert result.tobytes() == matmul(a, b, c, accumulator=how, fmt=fmt).tobytes()
+    assert np.array_equal(report.result, result)
+    assert report.format.name == lowp.parse(fmt or how).name
+    assert [row[1] for row in report.rows(0)][64:] == ["scaling", "store"][: 1 + (fmt is not None)]
+    scale = Fraction(a.tensor_scale) * Fraction(b.tensor_scale)
+    x, y = (np.asarray(lowp.decode(replace(v, tensor_scale=1.0)), np.float64) for v in (a, b))
+    overflowed = 0
+    for i, j in np.ndindex(3, 2):
+        exact = sum(Fraction(p) * Fraction(q) for p, q in zip(x[i], y[:, j], strict=True))
+        exact = scale * (exact + (Fraction(c[i, j]) if addend else 0))
+        assert report.exact[i, j] == float(exact)
+        assert report.error[i, j] == float(Fraction(float(result[i, j])) - exact)
+        losses = report.losses((i, j))
+        assert losses.total == exact - Fraction(float(result[i, j]))
+        assert report.lost[i, j] == pytest.approx(float(sum(abs(loss.lost) for loss in losses)), rel=1e-12)
+        overflowed += abs(exact) > 9
+    if fmt == "int4":
+        assert 0 < overflowed == (report.overflows > 0).sum()
+        assert set(report.overflow_step[report.overflows > 0]) == {65}
+
+
+def test_tensor_scales_of_any_number_are_exact():
+    a = lowp.encode([[1.0, 3.0] * 8], "nvfp4")
+    a = replace(a, tensor_scale=0.1)  # no float32 number
+    _, report = matmul(a, np.full((16, 1), 1 / 3), [[1e30 / 3]], accumulator="float64", trace=True)
+    x = np.asarray(lowp.decode(replace(a, tensor_scale=1.0)), np.float64)[0]
+    exact = Fraction(0.1) * (sum(Fraction(v) for v in x) * Fraction(1 / 3) + Fraction(1e30 / 3))
+    assert report.exact.item() == float(exact)
+    assert report.error.item() == float(Fraction(report.result.item()) - exact)
+
+
+def test_reports_of_tensors_have_their_scales_and_store():
+    torch, jnp = pytest.importorskip("torch"), pytest.importorskip("jax.numpy")
+    rng = np.random.default_rng(14)
+    x, y = rng.standard_normal((2, 32)).astype(np.float32), rng.standard_normal((32, 2)).astype(np.float32)
+    _, wanted = matmul(lowp.encode(x, "nvfp4"), lowp.encode(y, "nvfp4", axis=0), fmt="bfloat16", trace=True)
+    for of in (torch.from_numpy, jnp.asarray):
+        a, b = lowp.encode(of(x), "nvfp4"), lowp.encode(of(y), "nvfp4", axis=0)
+        result, report = lowp.matmul(a, b, fmt="bfloat16", accumulator="float32", trace=True)
+        assert np.array_equal(np.asarray(result), report.result)
+        assert np.array_equal(report.exact, wanted.exact)
+        assert report.format.name == "bfloat16"
+
+
+def test_no_terms_leave_the_addend_as_it_is():
+    chunks = lowp.Accumulator(format="posit8_es2", chunk=2, outer=lowp.Accumulator(format="float16"))
+    c = np.array([[2.658203125, -1.0009765625]])
+    result, report = matmul(np.zeros((1, 0)), np.zeros((0, 2)), c, accumulator=chunks, trace=True)
+    assert np.array_equal(result, c)
+    assert np.array_equal(report.result, c)
+    a, b = lowp.encode(np.zeros((1, 0)), "mxfp4"), lowp.encode(np.zeros((0, 2)), "mxfp4", axis=0)
+    assert np.array_equal(matmul(a, b, c, accumulator="float32", trace=True)[0], c)

@@ -151,3 +151,45 @@ def test_formats_of_every_family(name: str, more: dict[str, Any]) -> None:
         exact = dot(accumulator, a[0, i].tolist(), b[0, :, j].tolist(), a_format=fmt, b_format=fmt)
         wanted = float(exact) if not isinstance(exact, str) else SPECIAL[exact]
         assert found[0, i, j] == wanted or np.isclose(found[0, i, j], wanted, rtol=1e-15, atol=0)
+
+
+class Coded(Draw):
+    """Descriptions of sums that are made by codes."""
+
+    def accumulator(self) -> Accumulator:
+        name = self.one("posit8_es2", "posit6_es1", "takum12", "lns8_f3", "lns16_f8", "nf4")
+        fields = {
+            "group": (1, 2, 3), "group_sum": ("fused", "pairwise", "sequential"), "order": ("pairwise", "random"),
+            "product": ("float8_e5m2", "posit8_es2", "bfloat16", name), "chunk": (2,), "lanes": (2,), "splits": (2,),
+            "compensation": ("kahan", "neumaier", "two_sum"),
+        }  # fmt: skip
+        chosen: dict[str, Any] = {k: self.one(*values) for k, values in fields.items() if self.sometimes(0.3)}
+        modes = (*MODES, "toward_positive", "away_from_zero", "stochastic_a")
+        try:
+            return Accumulator(format=name, rounding=self.one(*modes), seed=5, **chosen)
+        except lowp.ArgumentError:
+            return self.accumulator()
+
+
+@pytest.mark.parametrize("seed", [usual(0), usual(1), *map(slow, range(2, 12))])
+def test_sums_by_codes_are_the_oracles(seed: int) -> None:
+    """Products and partial sums keep the format that they were stored in, and draw their own random bits."""
+    draw = Coded(100 + seed)
+    served = 0
+    while served < 60:
+        accumulator, terms = draw.accumulator(), int(draw.one(0, 1, 2, 7))
+        a, b = (
+            np.asarray(lowp.quantize(draw.rng.standard_normal(shape) * draw.one(1, 4), "float8_e4m3fn"), np.float64)
+            for shape in ((2, terms), (terms, 2))
+        )
+        try:
+            found = lowp.matmul(a, b, accumulator=accumulator)
+        except lowp.ArgumentError:
+            continue  # fused groups of random roundings, or of logarithmic products
+        logarithmic = str(accumulator.format.name).startswith("lns")  # type: ignore[union-attr]
+        if logarithmic and accumulator.group > 1 and accumulator.group_sum == "fused":
+            continue  # an exact sum starts from what float64 has of the running sum
+        for i, j in np.ndindex(2, 2):
+            wanted = as_float(dot(accumulator, a[i].tolist(), b[:, j].tolist(), position=2 * i + j, count=4))
+            assert np.float32(wanted) == np.float32(found[i, j]), (accumulator._given(), terms)
+        served += 1

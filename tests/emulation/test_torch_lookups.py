@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import lowp.torch as lt  # noqa: E402
-from lowp import Recipe  # noqa: E402
+from lowp import Cast, Recipe  # noqa: E402
 from lowp._errors import ArgumentError  # noqa: E402
 
 RECIPE = Recipe(weight="mxfp4", gradient="mxfp8", operations=("linear", "embedding"))
@@ -97,3 +97,35 @@ def test_what_is_no_lookup_stays() -> None:
     assert not emulation.report.remarks
     for one, other in zip(found, [w[2], w[1:4], w[None], w[[1, 2]], x[IDS], x[IDS[0]]], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("verb", ["embedding", "index"])
+def test_ranks_look_up_the_rows_that_one_process_does(verb: str) -> None:
+    """Rows of a batch by their places in it, rows of positions alike; which of the two is unclear is said."""
+    cast = Cast("mxfp4", rounding="stochastic_a")
+    recipe = Recipe(weight=cast, gradient=cast, operations=("embedding",))
+    torch.manual_seed(0)
+    table, ids = nn.Parameter(torch.randn(96, 32)), torch.arange(96).reshape(8, 12)
+    g = torch.randn(8, 12, 32)
+
+    def look_up(i: Any) -> Any:
+        return torch.nn.functional.embedding(i, table) if verb == "embedding" else table[i]
+
+    def run(i: Any, g: Any, **options: Any) -> Any:
+        table.grad = None
+        with lt.emulate(recipe, **options) as emulation:
+            rows = look_up(i)
+            rows.backward(g)
+        assert table.grad is not None
+        return rows.detach(), table.grad, emulation.report.remarks
+
+    rows, gradient, _ = run(ids, g)
+    for rank in range(2):
+        part, own = slice(4 * rank, 4 * rank + 4), slice(48 * rank, 48 * rank + 48)
+        found, grad, remarks = run(ids[part], g[part], shard=(rank, 2))
+        assert torch.equal(found, rows[part])
+        assert torch.equal(grad[own], gradient[own])
+        assert not remarks
+        same, _, remarks = run(ids[0], g[0], shard=(rank, 2))
+        assert torch.equal(same, run(ids[0], g[0])[0])
+        assert any("rows of shape (12, 32) were rounded as rows that all ranks look up alike" in r for r in remarks)
