@@ -11,9 +11,10 @@ import numpy as np
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import Format, ScalarFormat
+from lowp.rounding._corrections import corrections
 from lowp.rounding._threads import SERIAL_BELOW, split
 from lowp.rounding._wrap import WRAPPING
-from lowp.rounding.lowering import lower
+from lowp.rounding.lowering import kernel_plan, lower
 from lowp.rounding.modes import Rounding
 from lowp.rounding.request import Request
 
@@ -99,6 +100,29 @@ def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[
     return run
 
 
+@lru_cache(maxsize=512)
+def float64_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
+    """Return what rounds flat float64 arrays by a deterministic mode, NaN excepted; None: one pass is not enough."""
+    from lowp.rounding._float64_kernels import quantize_float64
+    from lowp.rounding._stochastic_kernels import chunk_plan
+
+    if mode.variant or not isinstance(fmt, Float | Integer | Fixed):
+        return None
+    plan = chunk_plan(kernel_plan(fmt, mode, overflow, 64))
+    if plan is None:
+        return None
+    least, raise_by, negative_zero = plan.integers.tolist()
+    top, bottom, clip = plan.floats.tolist()
+    integers = np.array([least, raise_by, -(1 << 63) if negative_zero else 0], np.int64)
+    floats = np.array([top, -bottom, clip, *plan.ends.tolist()])
+    how = mode.name != "ties_to_even", integers, floats, np.array(corrections(mode))
+
+    def run(source: Any, sink: Any) -> None:
+        split(source.size, lambda a, b: quantize_float64(source[a:b], sink[a:b], *how))
+
+    return run
+
+
 def _code_plan(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, Any] | None:
     """Return what makes codes of rounded numbers: shift, base and so on, and the reciprocal of the least number."""
     from lowp.rounding import _fast_directed_kernels as directed
@@ -133,8 +157,9 @@ def run_for(fmt: Format, request: Request, dtype: str) -> Run | None:
         return None
     if getattr(fmt, "specials", "") == "dlfloat":
         return None
-    if dtype == "float32":
-        return float32_run(fmt, request.mode, request.overflow)
+    if dtype in ("float32", "float64"):
+        find = float32_run if dtype == "float32" else float64_run
+        return find(fmt, request.mode, request.overflow)
     return short_run(fmt, request.mode, request.overflow, dtype)
 
 

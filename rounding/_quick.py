@@ -13,7 +13,7 @@ from lowp.formats.parse import parse
 from lowp.rounding._float32_runs import run_for
 from lowp.rounding.request import QUANTIZE_NAN, check_format, make_request
 
-_PLAIN = ("float16", "float32", "bfloat16")
+_PLAIN = ("float16", "bfloat16", "float32", "float64")
 
 
 def quickly(x: Any, out: Any, axis: Any, seed: Any) -> bool:
@@ -55,7 +55,7 @@ def _found(
     run = run_for(resolved, request, name)
     if run is None:
         return None
-    view = None if name == "float32" else np.uint16
+    view = None if name in ("float32", "float64") else np.uint16
 
     def rounded(x: Any, out: Any) -> Any:
         if view is None:

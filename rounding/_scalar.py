@@ -18,7 +18,7 @@ from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import FLOAT64_BITS, code_dtype, decode_bits, decode_codes, value_table
 from lowp.rounding import _buckets, _edges, _search, _tapered, _thresholds, _wrap
 from lowp.rounding._arrays import widen
-from lowp.rounding._float32_runs import encoding_run, float32_run, random_run
+from lowp.rounding._float32_runs import encoding_run, float32_run, float64_run, random_run
 from lowp.rounding._ranked import encode_ranked, has_exponent_rows, quantize_ranked
 from lowp.rounding._threads import split
 from lowp.rounding.lowering import fits_float32, kernel_plan
@@ -66,7 +66,7 @@ def quantize_values(
         return np.where(low, np.ldexp(raised, -LIFT), quantize_values(np.where(low, 0, x), fmt, request, start=start))
     x = _edges.below_gap(x, fmt)
     result = np.empty(x.shape, x.dtype) if out is None or out.dtype != x.dtype else out
-    if x.dtype == np.float32 and _run_fast(x, result, fmt, request, start):
+    if _run_fast(x, result, fmt, request, start):
         pass
     else:
         from lowp.rounding._kernels import quantize_bits
@@ -177,14 +177,15 @@ def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, 
 
 
 def _run_fast(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> bool:
-    """Round float32 numbers in one pass if that is enough; say whether it was."""
+    """Round in one pass if that is enough; say whether it was."""
     source, sink = x.reshape(-1), result.reshape(-1)
-    if request.mode.variant:
+    if x.dtype == np.float32 and request.mode.variant:
         randomly = random_run(fmt, request.mode, request.overflow)
         if randomly is not None:
             randomly(source, sink, start, request.key0, request.key1)
         return randomly is not None
-    run = float32_run(fmt, request.mode, request.overflow)
+    find = float32_run if x.dtype == np.float32 else float64_run
+    run = find(fmt, request.mode, request.overflow)
     if run is not None:
         run(source, sink)
     return run is not None

@@ -60,6 +60,23 @@ def test_float32_is_rounded_as_by_the_general_kernel(name: str, mode: str, gener
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [*FORMATS, "float32", "e11m20", "e11m40", "int32", "fixed40_10"])
+def test_float64_is_rounded_as_by_the_general_kernel(name: str, mode: str, general: Any) -> None:
+    rng = np.random.default_rng(2)
+    bits = rng.integers(0, 1 << 63, 1 << 12, dtype=np.uint64) * np.uint64(2)
+    short = rng.integers(0, 1 << 16, 1 << 12, dtype=np.uint64) << np.uint64(48)
+    near_one = (rng.integers(0, 1 << 20, 1 << 13, dtype=np.uint64) << np.uint64(38)) + np.uint64(0x3E8 << 52)
+    x = np.concatenate([bits, short, near_one, near_one + np.uint64(1), near_one - np.uint64(1)]).view(np.float64)
+    for overflow in OVERFLOWS:
+        found, wanted = lowp.quantize(x, name, mode, overflow), general(x, name, mode, overflow)
+        nan = np.isnan(found) & np.isnan(wanted)
+        assert np.array_equal(np.where(nan, 0, found).view(np.int64), np.where(nan, 0, wanted).view(np.int64)), overflow
+        whole = x.copy()
+        assert lowp.quantize(whole, name, mode, overflow, out=whole) is whole
+        assert np.array_equal(np.where(nan, 0, whole).view(np.int64), np.where(nan, 0, wanted).view(np.int64)), overflow
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_the_exact_oracle_agrees(mode: str) -> None:
     x = numbers()[:: 1 << 7]
     x = x[np.isfinite(x)]
