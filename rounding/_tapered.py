@@ -50,12 +50,15 @@ def rows(fmt: TaperedFormat, width: int) -> NDArray[np.int64]:
 class Usual(NamedTuple):
     """Exponents of float32 whose numbers are rounded by one addition: they keep 1 to 22 fraction bits.
 
-    `powers` are what to add, by exponent field; `low` and `high` the first and the last such field.
+    `powers` are what to add, by exponent field; `low` and `high` the first and the last such field. `starts` are the
+    codes of powers of two, `shifts` how many mantissa bits are not in the code; also of the field after the last.
     """
 
     powers: NDArray[np.float32]
     low: int
     high: int
+    starts: NDArray[np.int32]
+    shifts: NDArray[np.int32]
 
 
 @lru_cache(maxsize=64)
@@ -71,21 +74,29 @@ def usual_exponents(fmt: TaperedFormat) -> Usual | None:
         low -= 1
     while high + 1 in fitting:
         high += 1
-    powers = np.zeros(256, np.float32)
-    for e in range(low, high + 1):
-        powers[e + 127] = 2.0 ** (e + 23 - kept[e])
-    return Usual(powers, low + 127, high + 127)
+    powers, starts, shifts = np.zeros(256, np.float32), np.zeros(256, np.int32), np.full(256, 23, np.int32)
+    for binade in fmt.binades(low, min(high + 1, 127)):  # the power of two after the last is one that numbers round to
+        starts[binade.exponent + 127] = binade.start
+        if binade.exponent <= high:
+            powers[binade.exponent + 127] = 2.0 ** (binade.exponent + 23 - binade.fraction_bits)
+            shifts[binade.exponent + 127] = 23 - binade.fraction_bits
+    return Usual(powers, low + 127, high + 127, starts, shifts)
 
 
 def encode(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding) -> NDArray[Any]:
     """Return the codes of contiguous float32 or float64 numbers under a deterministic mode."""
-    from lowp.rounding._tapered_kernels import encode_tapered
+    from lowp.rounding._tapered_kernels import encode_tapered, encode_tapered_float32
 
     codes = np.empty(x.shape, code_dtype(fmt.bits))
     sink, size = codes.reshape(-1), x.dtype.itemsize
     source, table = x.reshape(-1).view(_VIEW[size]), rows(fmt, 8 * size)
     mask = -1 if fmt.bits == 64 else (1 << fmt.bits) - 1
     shared = (table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mask, mode.table)
+    usual = usual_exponents(fmt) if size == 4 and fmt.bits <= 16 and mode.name == "ties_to_even" else None
+    if usual is not None:
+        flat, fixed = x.reshape(-1), (*usual, table, fmt.ranks, mask, mode.table)
+        split(x.size, lambda a, b: encode_tapered_float32(flat[a:b], sink[a:b], *fixed))
+        return codes
     split(x.size, lambda a, b: encode_tapered(source[a:b], sink[a:b], *shared))
     return codes
 
@@ -105,7 +116,7 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
     usual = usual_exponents(fmt) if size == 4 and mode.name == "ties_to_even" and values.dtype == np.float32 else None
     looked_up = []
     if usual is not None:
-        flat, fixed = x.reshape(-1), (*usual, values, table, fmt.ranks, mode.table)
+        flat, fixed = x.reshape(-1), (*usual[:3], values, table, fmt.ranks, mode.table)
         split(x.size, lambda a, b: looked_up.append(quantize_tapered_float32(flat[a:b], sink[a:b], *fixed)))
     else:
         shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)

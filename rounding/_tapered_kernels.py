@@ -151,3 +151,42 @@ def quantize_tapered_float32(
             unusual = True
             quantize_tapered(piece.view(np.int32), sink, values, rows, 23, 0x7F800000, 0x7FFFFFFF, largest, table)
     return unusual
+
+
+@njit(cache=True, nogil=True)
+def _codes_of_usual(x: Any, codes: Any, starts: Any, shifts: Any, code_mask: int) -> None:
+    """Write the codes of float32 numbers that a format has."""
+    mask = np.int32(code_mask)
+    for i in range(x.size):
+        b = np.float32(x[i]).view(np.int32)
+        mag = np.int32(b & np.int32(0x7FFFFFFF))
+        field = np.uint64(np.uint32(mag) >> np.uint32(23))
+        code = np.int32(starts[field] + np.int32(np.int32(mag & np.int32(0x7FFFFF)) >> shifts[field]))
+        code = np.int32(-code) if b < 0 else code
+        codes[i] = np.int32(code & mask)
+
+
+@njit(cache=True, nogil=True)
+def encode_tapered_float32(
+    x: Any,
+    codes: Any,
+    powers: Any,
+    low: int,
+    high: int,
+    starts: Any,
+    shifts: Any,
+    rows: Any,
+    largest: int,
+    code_mask: int,
+    table: int,
+) -> None:
+    """As `encode_tapered` to nearest even, for at most 16 bits; arguments as `quantize_tapered_float32`."""
+    rounded = np.empty(_CHUNK, np.float32)
+    for start in range(0, x.size, _CHUNK):
+        source, sink = x[start : start + _CHUNK], codes[start : start + _CHUNK]
+        if _are_usual(source, low, high):
+            results = rounded[: source.size]
+            _round_usual(source, results, powers)
+            _codes_of_usual(results, sink, starts, shifts, code_mask)
+        else:
+            encode_tapered(source.view(np.int32), sink, rows, 23, 0x7F800000, 0x7FFFFFFF, largest, code_mask, table)
