@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -182,6 +182,10 @@ def quantize_on_cpu(
 ) -> torch.Tensor:
     """Round a tensor with the NumPy kernels; `shard` for scalar formats alone."""
     dtype, is_cpu = x.dtype, x.is_cpu
+    if dtype in _SHORT and is_cpu:
+        short = run_for(fmt, request, str(dtype).removeprefix("torch."))
+        if short is not None:
+            return _finished(_run_in_bits(short, x), x, out)
     run = run_for(fmt, request, "float32") if dtype.itemsize < 8 and dtype.is_floating_point else None
     if run is not None:
         values = numbers(x)
@@ -199,6 +203,15 @@ def quantize_on_cpu(
     if isinstance(fmt, Block):
         return _quantize_blocks_on_cpu(values, x, dtype, fmt, request, axis, out)
     return _finished(_rounded(values, dtype, fmt, request, axis, shard), x, out)
+
+
+def _run_in_bits(run: Callable[[Any, Any], None], x: torch.Tensor) -> torch.Tensor:
+    """Return a new tensor of 16-bit floats that a kernel makes of the bits of another."""
+    given = x.detach().resolve_neg().contiguous()
+    result = torch.empty(given.shape, dtype=given.dtype)
+    source, sink = (_memory(part.view(torch.int16)).reshape(-1).view(np.uint16) for part in (given, result))
+    run(source, sink)
+    return result
 
 
 def _finished(result: torch.Tensor, x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
