@@ -16,7 +16,7 @@ from lowp.emulation._jax_captured import captured_origins
 from lowp.emulation._jax_origins import Origin, activation, path_of, weight
 from lowp.emulation._jax_plan import Planner
 from lowp.emulation._jax_products import Hooks
-from lowp.emulation._jax_remarks import remark_missing, remark_narrow
+from lowp.emulation._jax_remarks import remarks
 from lowp.emulation._jax_run import Run, evaluate
 from lowp.emulation._jax_seeds import word_of
 from lowp.emulation._jax_sites import Plan, Scope, Site
@@ -133,8 +133,8 @@ class Emulated:
         captured = [] if any_weights or self.weights is not None else captured_origins(self.function, closed.consts)
         planner.parameters.update(origin.root for origin in (*inputs, *captured) if origin.kind == "weight")
         plan, _ = planner.plan(closed, inputs, Scope(split=self.shard_axis), captured)
-        remark_missing(planner, self.recipe, self.weights is not None or any_weights or bool(captured))
-        self._warn(remark_narrow(planner.report, self.recipe, dynamic))
+        known = self.weights is not None or any_weights or bool(captured)
+        self._warn(remarks(planner, self.recipe, known, dynamic))
         self._check_patterns(planner)
 
         def results_of(arrays: list[Any]) -> Any:
@@ -151,8 +151,7 @@ class Emulated:
 
     def _origins(self, leaves: list[tuple[Any, Any]]) -> tuple[list[Origin], bool]:
         """Return the origins of the arguments' arrays, and whether there are parameters among them."""
-        first = self._first_is_tree(leaves)
-        result = []
+        first, result = self._first_is_tree(leaves), []
         for keys, leaf in leaves:
             part, *rest = keys
             inside = rest[1:] if part.idx else rest
@@ -234,9 +233,7 @@ class Emulated:
 
 
 def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, jax.Array):
-        return True
-    return isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OUSMm"
+    return isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OUSMm")
 
 
 def _is_traceable(leaf: Any) -> bool:
@@ -289,16 +286,17 @@ def emulate(
     activation. A gather of rows of a weight is an "embedding"; a product of two activations is "matmul", in a scope
     whose name speaks of attention "attention"; scopes and paths with LSTM, GRU or RNN are "recurrent". A layer is
     called by the path of its weight without a last part such as `kernel`, `weight`, `embedding` or `w`
-    (`params.Dense_0` for `params.Dense_0.kernel`), else by the scopes around it; rules of the recipe may match that, the whole path, or the scopes.
+    (`params.Dense_0` for `params.Dense_0.kernel`), else by the scopes around it; rules of the recipe may match that,
+    the whole path, or the scopes.
 
-    Where `fn` itself takes a gradient, JAX has already written the backward pass: its products are known by JAX's name
-    scopes, and rounded like the others. What reuses the forward pass's operands then is an error; take the gradient
-    outside, `jax.grad(lowp.jax.emulate(loss, recipe))`. Forward-mode derivatives (`jax.jvp`) of an emulated function
-    are not defined; emulate the function that takes them. Delayed scaling needs `emulate_with_state`.
+    Where `fn` itself takes a gradient, its products are known by JAX's name scopes, and rounded like the others. What
+    reuses the forward pass's operands then is an error; take the gradient outside,
+    `jax.grad(lowp.jax.emulate(loss, recipe))`. Forward-mode derivatives (`jax.jvp`) of an emulated function are not
+    defined; emulate the function that takes them. Delayed scaling needs `emulate_with_state`.
 
     Special cases: a product of integers, of nothing, or with a constant alone stays; kernels in other languages
-    (Pallas, foreign functions) stay, with a remark in the report. Products have float32 sums (float64 for float64) and
-    are rounded once to the program's dtype.
+    (Pallas, foreign functions) stay, with a remark; another remark, and a warning, is for float64 numbers that JAX
+    rounds to float32. Products have float32 sums (float64 for float64), rounded once to the program's dtype.
 
     Args:
         fn: Any function that `jax.jit` takes. Arguments that are no arrays stay as they are.

@@ -1,4 +1,4 @@
-"""What a report says of a recipe's parts that found nothing to do in a function of JAX arrays."""
+"""What a report says of parts of a recipe that find nothing to do in a function of JAX arrays, or no float64."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lowp.emulation._jax_attention import wants_cache
 from lowp.emulation._evaluate import steps_per_octave_bits
+from lowp.emulation._jax_attention import wants_cache
 from lowp.emulation.recipe import Recipe
 from lowp.formats.tables import scalar_format
 
@@ -17,7 +17,13 @@ from lowp.formats.tables import scalar_format
 _SAFE_BITS = 11
 
 
-def remark_missing(planner: Any, recipe: Recipe, has_parameters: bool) -> None:
+def remarks(planner: Any, recipe: Recipe, has_parameters: bool, arguments: Sequence[Any]) -> str:
+    """Remark what found nothing to do, and where float64 is missing; return what to warn of, "" for nothing."""
+    _remark_missing(planner, recipe, has_parameters)
+    return _remark_narrow(planner.report, recipe, arguments)
+
+
+def _remark_missing(planner: Any, recipe: Recipe, has_parameters: bool) -> None:
     """Remark a KV cache without attention, and products left alone as no argument was taken for a parameter."""
     report = planner.report
     if wants_cache(recipe) and not planner.attention.found.keys:
@@ -30,7 +36,7 @@ def remark_missing(planner: Any, recipe: Recipe, has_parameters: bool) -> None:
         )
 
 
-def remark_narrow(report: Any, recipe: Recipe, arguments: Sequence[Any]) -> str:
+def _remark_narrow(report: Any, recipe: Recipe, arguments: Sequence[Any]) -> str:
     """Remark what float64 would be needed for where JAX has none; return what the caller should be warned of, or ""."""
     if jax.config.jax_enable_x64:
         return ""

@@ -153,7 +153,8 @@ class Call:
 
             def below(t: torch.Tensor) -> torch.Tensor:  # `forward`, where there is one, is `x` itself
                 kept = None if forward is None else Rounded(t)
-                return self.round(t, role, product, axis, outer, forward=kept, **again).values
+                rounded: torch.Tensor = self.round(t, role, product, axis, outer, forward=kept, **again).values
+                return rounded
 
             return Rounded(rounded_by(x, below))
         if is_distributed(x):

@@ -128,9 +128,9 @@ def _as_autocast(kind: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return args
     if device == "cpu":
         projected = kind == "lstm" and hx[0].shape[-1] != hx[1].shape[-1]
-        fused = kind == "lstm" and not packed and not projected and torch.backends.mkldnn.is_available()
+        fused = kind == "lstm" and not packed and not projected and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     else:
-        fused = device == "cuda" and torch.backends.cudnn.is_acceptable(data)
+        fused = device == "cuda" and torch.backends.cudnn.is_acceptable(data)  # type: ignore[no-untyped-call]
     if not fused:
         return args
     dtype = torch.get_autocast_dtype(device)

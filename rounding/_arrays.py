@@ -170,6 +170,22 @@ def to_odd_float32(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return bits.view(np.float32).reshape(x.shape)
 
 
+class _Unlocked:
+    """The memory of an array that is read-only, described as if it were not."""
+
+    def __init__(self, owner: np.ndarray[Any, Any]) -> None:
+        self.owner = owner  # lives as long as the view
+        self.__array_interface__ = owner.__array_interface__ | {"data": (owner.ctypes.data, False)}
+
+
+def unlocked(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return numbers that nobody writes into as an array that could be written.
+
+    To compiled kernels a read-only array is another type, for which they would be compiled once more.
+    """
+    return x if x.flags.writeable else np.asarray(_Unlocked(x))
+
+
 def widen(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return float32 or float64 values as float64."""
     return _quiet_cast(x, np.float64) if x.dtype != np.float64 else x

@@ -201,7 +201,8 @@ class TorchNamespace(Namespace):
         return self._torch.full_like(x, value, dtype=getattr(self._torch, name) if name else None)
 
     def constant(self, values: Any, like: Any) -> Any:
-        return self._torch.tensor(np.ascontiguousarray(values), device=like.device)
+        whole = np.ascontiguousarray(values).reshape(np.shape(values))  # a number stays one: NumPy makes it a row
+        return self._torch.tensor(whole, device=like.device)
 
     def to_integer(self, x: Any, way: str) -> Any:
         return getattr(self._torch, "round" if way == "rint" else way)(x)

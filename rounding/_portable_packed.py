@@ -42,6 +42,7 @@ def quantize_packed(
     """
     _check(fmt, request, positions)
     if not math.prod(x.shape):
+        _check_axis(fmt, axis, x.ndim)
         return x
     name = xp.dtype_name(x)
     with xp.wide():
@@ -92,11 +93,17 @@ def _elements_in_blocks(xp: Any, x: Any, fmt: Packed, axis: Any) -> Any:
     return to_blocks(xp, xp.computed_once(as_elements(xp, x)), fmt, axis)
 
 
+def _check_axis(fmt: Packed, axis: Any, ndim: int) -> None:
+    if not fmt.flat:
+        checked_axes(axis, ndim, len(_sizes(fmt)) == 2, fmt)
+    elif axis != -1:
+        raise ArgumentError(f"axis={axis!r}: blocks of {fmt.name!r} run over the flattened array; leave axis out.")
+
+
 def to_blocks(xp: Any, x: Any, fmt: Packed, axis: Any) -> Any:
     """Return (rows, blocks, values per block), as `lowp.rounding._packed.to_blocks`."""
+    _check_axis(fmt, axis, x.ndim)
     if fmt.flat:
-        if axis != -1:
-            raise ArgumentError(f"axis={axis!r}: blocks of {fmt.name!r} run over the flattened array; leave axis out.")
         x = x.reshape((1, -1))
     sizes = _sizes(fmt)
     axes = checked_axes(axis, x.ndim, len(sizes) == 2, fmt)

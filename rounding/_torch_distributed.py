@@ -61,7 +61,7 @@ def quantize_distributed(x: Any, call: Call, gradient: str) -> Any:
         x = x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
     call.check_shape(x.ndim)
     _check_pieces(x, call)
-    if call.needs_positions:
+    if call.needs_positions and not isinstance(call.fmt, Packed):  # which every process has the whole of
         _, offset = compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)
         call = call._replace(shard=Shard(tuple(offset), tuple(x.shape)))
     local = x.to_local()

@@ -107,6 +107,8 @@ def distributed_tensors(mesh: Any) -> dict[str, Any]:
     found["gradient"] = x.grad.full_tensor()
     pending = torch.distributed.tensor.DTensor.from_local(data((4, 32)) / 2, mesh, [Partial()])
     found["pending"] = lt.quantize(pending, "mxfp4").full_tensor()
+    copied = distribute_tensor(data((64, 128)), mesh, [Replicate()])
+    found["packed"] = lt.quantize(copied, "bnb_nf4", "stochastic_a", seed=SEED).full_tensor()
     compiled = torch.compile(lt.quantize, backend="aot_eager", fullgraph=True)
     for fmt, rounding in COMPILED:
         y = compiled(x.detach(), fmt, rounding, seed=SEED)

@@ -94,7 +94,7 @@ def test_dot_into_an_array_and_a_copy_by_pickle(x: np.ndarray) -> None:
 
 @pytest.mark.parametrize("x", [[1.3 + 2j], "0.3", [0.1, None], [True], np.longdouble("0.1")])
 def test_what_is_no_array_of_real_numbers_is_refused(x: Any) -> None:
-    with pytest.raises(ArgumentTypeError, match="^x (has dtype|of type)"):
+    with pytest.raises(ArgumentTypeError, match=r"^x (has dtype|of type)"):
         every_operation(x, "bfloat16")
 
 

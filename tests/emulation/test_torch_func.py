@@ -58,10 +58,10 @@ def test_what_a_tracer_would_keep_as_a_constant_is_refused(how: str) -> None:
         with lt.emulate("mxfp4") if how == "context" else lt.every_operation("fp8"):
             return layer(t)
 
-    with pytest.raises(lowp.ArgumentError, match="cannot be traced by torch.export or make_fx"):
+    with pytest.raises(lowp.ArgumentError, match=r"cannot be traced by torch\.export or make_fx"):
         make_fx(program)(x)
     if how == "module":
-        with pytest.raises(lowp.ArgumentError, match="cannot be traced by torch.export or make_fx"):
+        with pytest.raises(lowp.ArgumentError, match=r"cannot be traced by torch\.export or make_fx"):
             torch.export.export(low, (x,))
     assert program(x).shape == (4, 8)
 

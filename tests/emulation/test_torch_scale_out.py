@@ -45,6 +45,11 @@ class TestDistributedTensors:
     def test_pending_sums_are_carried_out_first(self, found: list[dict[str, Any]]) -> None:
         assert torch.equal(found[1]["tensors"]["pending"], lt.quantize(worker.data((4, 32)), "mxfp4"))
 
+    def test_packed_formats_round_what_every_process_has_the_whole_of(self, found: list[dict[str, Any]]) -> None:
+        wanted = lt.quantize(worker.data((64, 128)), "bnb_nf4", "stochastic_a", seed=worker.SEED)
+        for process in found:
+            assert torch.equal(process["tensors"]["packed"], wanted)
+
     @pytest.mark.parametrize(("fmt", "rounding"), worker.COMPILED)
     def test_compiled_programs(self, found: list[dict[str, Any]], fmt: str, rounding: str) -> None:
         wanted = lt.quantize(worker.data((64, 128)), fmt, rounding, seed=worker.SEED)

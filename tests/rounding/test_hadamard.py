@@ -221,3 +221,32 @@ def test_jax_programs() -> None:
         assert same(np.asarray(hadamard(wide, 32, seed=6)), hadamard(samples((3, 64), np.float64), 32, seed=6))
     with pytest.raises(lowp.ArgumentTypeError):
         hadamard(jax.numpy.ones(4, bool), 4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_derivatives_in_torch_of_every_kind() -> None:
+    """By transforms and by dual numbers, of first and second order."""
+    torch = pytest.importorskip("torch")
+    x = torch.randn(3, 32, dtype=torch.float64)
+
+    def turned(t: Any) -> Any:
+        return hadamard(t, 16, -1, 4)
+
+    assert torch.equal(torch.func.jvp(turned, (x,), (x,))[1], turned(x))
+    assert torch.allclose(torch.func.grad(lambda t: turned(t).square().sum())(x), 2 * x)
+    assert torch.allclose(torch.func.vmap(torch.func.grad(lambda t: turned(t).square().sum()))(x), 2 * x)
+    assert torch.allclose(torch.func.jacrev(turned)(x[0]), turned(torch.eye(32, dtype=x.dtype)).T)
+    given = x.clone().requires_grad_()
+    assert torch.autograd.gradcheck(turned, (given,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(turned, (given,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = turned(torch.autograd.forward_ad.make_dual(x, 2 * x))
+        assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).tangent, turned(2 * x))
+
+
+def test_the_operator_of_torch_is_registered_in_full() -> None:
+    torch = pytest.importorskip("torch")
+    for x, axis in ((torch.randn(4, 32), 1), (torch.randn(32, 4).bfloat16(), 0), (torch.randn(32, 2, 3).mT, 0)):
+        hadamard(x, 16, axis)
+        arguments = (x.requires_grad_(), 16, axis, -5, "random", True)
+        torch.library.opcheck(torch.ops.lowp.hadamard, arguments)

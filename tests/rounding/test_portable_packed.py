@@ -115,3 +115,15 @@ def test_shards_are_refused_where_their_random_bits_would_differ() -> None:
     with pytest.raises(lowp.ArgumentError, match="shard"):
         portable.quantize_packed(xp, x, FORMATS["mx9"], request("stochastic"), -1, positions)
     same(portable.quantize_packed(xp, x, FORMATS["mx9"], request(), -1, positions), lowp.quantize(x, "mx9"), "values")
+
+
+@pytest.mark.parametrize("name", ["bnb_nf4", "ggml_q4_0"])
+def test_axes_of_empty_arrays_are_checked_too(name: str) -> None:
+    fmt, x = FORMATS[name], np.zeros((0, 32), np.float32)
+    bad = 0 if fmt.flat else 2
+    with pytest.raises(lowp.ArgumentError) as wanted:
+        _packed.quantize_packed(x, fmt, request(), bad)
+    for world in WORLDS:
+        with pytest.raises(lowp.ArgumentError) as found:
+            run(world, lambda xp, v: portable.quantize_packed(xp, v, fmt, request(), bad), x)
+        assert str(found.value) == str(wanted.value)
