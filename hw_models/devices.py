@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.hw_models.tables import rows
@@ -12,7 +14,9 @@ from lowp.hw_models.tables import rows
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, in plain SI units; rates are dense, without structured sparsity.
+    """A GPU or TPU, in plain SI units; rates are dense, without structured sparsity.
+
+    A figure that `data/devices.csv` does not list is NaN (0 multiprocessors, "" for words); `need` refuses it.
 
     Attributes:
         name: Short name, such as "h100".
@@ -28,8 +32,11 @@ class Device:
         l2: Last-level cache on the die, bytes.
         shared_memory: Per multiprocessor, bytes.
         alu_lanes: 32-bit integer lanes per multiprocessor.
-        peaks: (dtype, accumulator or "", operations/s), a multiply-add counting as two.
+        peaks: (dtype, accumulator or "", operations/s), a multiply-add counting as two; of the matrix unit, where it
+            has that dtype.
         fma_per_clock: (dtype, multiply-adds per clock and multiprocessor), where published.
+        vector_peaks: (dtype, operations/s) of the vector unit, where it differs or is of interest.
+        figures: (name, value) of sizes that no model needs, such as "tensor_memory", "infinity_cache" or "cores".
     """
 
     name: str
@@ -47,6 +54,8 @@ class Device:
     alu_lanes: int
     peaks: tuple[tuple[str, str, float], ...]
     fma_per_clock: tuple[tuple[str, float], ...] = ()
+    vector_peaks: tuple[tuple[str, float], ...] = ()
+    figures: tuple[tuple[str, float], ...] = ()
 
     def peak(self, dtype: str, accumulator: str = "") -> float:
         """Return the dense peak in operations per second, a multiply-add counting as two.
@@ -54,8 +63,9 @@ class Device:
         A dtype the device does not list is an error: a rate is never inferred from another dtype's.
 
         Args:
-            dtype: "bfloat16", "float16", "tf32", "fp8", "fp6", "fp4", "int8" or "int4".
-            accumulator: "float16" for the faster rate that consumer cards have with it; default the usual one.
+            dtype: "float64", "float32", "tf32", "bfloat16", "float16", "fp8", "fp6", "fp4", "int8", "int4" or "int1".
+            accumulator: "float16" for the faster rate that consumer cards have with it; "" or its name for the usual
+                one: "float32", of integers "int32", of float64 itself.
 
         Raises:
             ArgumentError: The device lists no rate for this dtype and accumulator.
@@ -64,12 +74,49 @@ class Device:
             >>> device("h100").peak("fp8")
             1978000000000000.0
         """
+        usual = "int32" if str(dtype).startswith("int") else "float64" if dtype == "float64" else "float32"
         for name, acc, rate in self.peaks:
-            if (name, acc) == (dtype, accumulator):
+            if (name, acc) == (dtype, "" if accumulator == usual else accumulator):
                 return rate
         keys = [f"{name}/{acc}" if acc else name for name, acc, _ in self.peaks]
         wanted = f"{dtype}/{accumulator}" if accumulator else dtype
         raise ArgumentError(f"device={self.name!r} has no rate for it: {unknown_name('dtype', wanted, keys)}")
+
+    def vector_peak(self, dtype: str) -> float:
+        """Return the peak of the vector unit in operations per second.
+
+        Raises:
+            ArgumentError: The device lists no such rate.
+
+        Example:
+            >>> device("a100").vector_peak("float64") < device("a100").peak("float64")
+            True
+        """
+        rates = dict(self.vector_peaks)
+        if dtype not in rates:
+            raise ArgumentError(f"device={self.name!r}, vector unit: {unknown_name('dtype', dtype, rates)}")
+        return rates[dtype]
+
+    def need(self, quantity: str) -> float:
+        """Return a figure that a model needs.
+
+        Args:
+            quantity: Name of an attribute that is a number, or of one of `figures`.
+
+        Raises:
+            ArgumentError: The data do not list it for this device, so the model cannot be used.
+
+        Example:
+            >>> device("a100").need("tdp")
+            400.0
+        """
+        found = dict(self.figures).get(quantity, getattr(self, str(quantity), None))
+        value = float(found) if isinstance(found, int | float) else math.nan
+        if math.isnan(value) or value == 0:
+            raise ArgumentError(
+                f"device={self.name!r} has no figure {quantity!r} in data/devices.csv, which this needs."
+            )
+        return value
 
     def has(self, dtype: str) -> bool:
         """Whether the device lists a rate for this dtype."""
@@ -85,26 +132,33 @@ def _catalogue() -> dict[str, Device]:
     return {name: _device(name, list(group)) for name, group in grouped}
 
 
+#: Quantities of one value per device; numbers that are missing are NaN, words "".
+_NUMBERS = ("bandwidth", "capacity", "sms", "tdp", "clock", "l2", "shared_memory", "alu_lanes")
+_WORDS = ("title", "architecture", "memory_kind", "process")
+_KEYED = ("peak", "vector_peak", "fma_per_clock", "aliases")
+
+
 def _device(name: str, cells: list[dict[str, str]]) -> Device:
     single = {c["quantity"]: c["value"] for c in cells}
+    numbers: dict[str, Any] = {key: float(single.get(key, "nan")) for key in _NUMBERS}
+    words: dict[str, Any] = {key: single.get(key, "") for key in _WORDS}
+    sms, lanes = (0 if math.isnan(numbers.pop(key)) else int(single[key]) for key in ("sms", "alu_lanes"))
     peaks = tuple((c["dtype"], c["accumulator"], float(c["value"])) for c in cells if c["quantity"] == "peak")
-    fma = tuple((c["dtype"], float(c["value"])) for c in cells if c["quantity"] == "fma_per_clock")
+    others = {*_NUMBERS, *_WORDS, *_KEYED}
     return Device(
         name=name,
-        title=single["title"],
-        architecture=single["architecture"],
-        memory_kind=single["memory_kind"],
-        process=single["process"],
-        bandwidth=float(single["bandwidth"]),
-        capacity=float(single["capacity"]),
-        sms=int(single["sms"]),
-        tdp=float(single["tdp"]),
-        clock=float(single["clock"]),
-        l2=float(single["l2"]),
-        shared_memory=float(single["shared_memory"]),
-        alu_lanes=int(single["alu_lanes"]),
+        **words,
+        **numbers,
+        sms=sms,
+        alu_lanes=lanes,
         peaks=peaks,
-        fma_per_clock=fma,
+        fma_per_clock=tuple(
+            ("/".join(filter(None, (c["dtype"], c["accumulator"]))), float(c["value"]))
+            for c in cells
+            if c["quantity"] == "fma_per_clock"
+        ),
+        vector_peaks=tuple((c["dtype"], float(c["value"])) for c in cells if c["quantity"] == "vector_peak"),
+        figures=tuple((key, float(value)) for key, value in single.items() if key not in others),
     )
 
 

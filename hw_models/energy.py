@@ -51,7 +51,7 @@ def gemm_energy(
         True
     """
     machine = find_device(device)
-    return _energy(plan(m, n, k, a, b, out, machine), machine)
+    return plan_energy(plan(m, n, k, a, b, out, machine), machine)
 
 
 def multiply_add_energy(dtype: str, device: str | Device) -> tuple[float, float]:
@@ -63,23 +63,30 @@ def multiply_add_energy(dtype: str, device: str | Device) -> tuple[float, float]
     machine = find_device(device)
     overhead, node = _range("tensor_core_overhead", "*")[0], _range("node_scale", machine.process)[0]
     arithmetic = _range("multiply", dtype)[0] + _range("accumulate", dtype)[0]
-    upper = 2 * machine.tdp / machine.peak(dtype)
+    upper = 2 * machine.need("tdp") / machine.peak(dtype)
     return min(arithmetic * _PICO * node * (1 + overhead), upper), upper
 
 
-def _energy(done: Plan, device: Device) -> Estimate:
-    multiply = _scaled(multiply_add_energy(done.compute, device), done.multiply_adds)
+def plan_energy(done: Plan, device: Device) -> Estimate:
+    """Return the energy of an operation from how it is carried out.
+
+    Raises:
+        ArgumentError: The data lack the device's power, process or memory, or a coefficient.
+    """
+    tdp = device.need("tdp")
+    rates = multiply_add_energy(done.compute, device) if done.multiply_adds else (0.0, 0.0)
+    multiply = _scaled(rates, done.multiply_adds)
     memory = _scaled(_range("memory", device.memory_kind), done.bytes_moved * 8 * _PICO)
     terms = {
         "compute": multiply,
         "memory": memory,
         "convert": _convert(done, device),
         "static": _static(done, device),
+        "link": _scaled(_range("link", "*"), done.sent * 8 * _PICO),
     }
     low, value, high = (sum(term[i] for term in terms.values()) for i in range(3))
-    limit = device.tdp * done.time.value
-    value = max(low, min(value, limit))
-    high = max(value, min(high, device.tdp * done.time.high))
+    value = max(low, min(value, tdp * done.time.value))
+    high = max(value, min(high, tdp * done.time.high))
     bound = max(terms, key=lambda name: terms[name][1])
     provenance = f"energy per operation and byte, TDP as upper end; {done.time.provenance}"
     return Estimate(value, low, high, "J", bound, provenance)
@@ -100,7 +107,7 @@ def _convert(done: Plan, device: Device) -> tuple[float, float, float]:
 
 
 def _static(done: Plan, device: Device) -> tuple[float, float, float]:
-    low, value, high = _scaled(_range("static_power", "*"), device.tdp)
+    low, value, high = _scaled(_range("static_power", "*"), device.need("tdp"))
     return low * done.time.low, value * done.time.value, high * done.time.high
 
 
@@ -109,4 +116,4 @@ def _range(quantity: str, key: str) -> tuple[float, float]:
     for row in rows("energy"):
         if (row["quantity"], row["key"]) == (quantity, key):
             return float(row["low"]), float(row["high"])
-    raise ArgumentError(f"{quantity}={key!r} has no energy coefficient in data/energy.csv.")
+    raise ArgumentError(f"{quantity}={key!r} of this device has no energy coefficient in data/energy.csv.")

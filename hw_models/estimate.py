@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 from lowp._errors import ArgumentError, ArgumentTypeError
 
-_PREFIXES = tuple((10.0**power, prefix) for power, prefix in zip(range(12, -15, -3), "TGMk munp", strict=True))
+_PREFIXES = tuple((10.0**power, prefix) for power, prefix in zip(range(12, -18, -3), "TGMk munpf", strict=True))
+#: Units whose prefixes are squared, and units that count things and take no prefix.
+_SQUARES = ((1e-6, "m"), (1e-12, "u"), (1e-18, "n"))
+_SI = ("s", "J", "W", "Hz", "B", "B/s", "op/s")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Estimate:
         value: The best guess, in `unit`.
         low: Lower end of the interval, at least 0 and at most `value`.
         high: Upper end, at least `value`.
-        unit: SI unit without a prefix: "s" or "J".
+        unit: SI unit without a prefix, such as "s", "J" or "m2"; or what is counted, such as "GE", "LUT" or "tokens/s".
         bound: What decides the value: "compute", "memory", "convert", "launch" or "static"; of a sum, that of its
             largest term added last.
         provenance: Which model and which sources; parts are separated by "; ".
@@ -73,10 +76,18 @@ class Estimate:
     __rmul__ = __mul__
 
     def __str__(self) -> str:
-        scale, prefix = next((p for p in _PREFIXES if self.value >= p[0]), _PREFIXES[-1])
+        scale, prefix = self._prefix()
         low, value, high = (f"{float(f'{x / scale:.3g}'):g}" for x in (self.low, self.value, self.high))
         unit = prefix.strip() + self.unit
         return f"{value} {unit} ({low} to {high} {unit}, {self.bound})"
+
+    def _prefix(self) -> tuple[float, str]:
+        if self.unit != "m2" and self.unit not in _SI:
+            return 1.0, ""
+        if self.value == 0:
+            return 1e-12, "u" if self.unit == "m2" else "p"
+        prefixes = _SQUARES if self.unit == "m2" else _PREFIXES
+        return next((p for p in prefixes if self.value >= p[0]), prefixes[-1])
 
 
 def _joined(first: str, second: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from lowp._errors import ArgumentError, unknown_name
+from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.hw_models.tables import rows
 from lowp.hw_models.tile_wave import Kernel
 
@@ -24,6 +24,8 @@ class Fit:
         slow: Parameters for the upper end.
         error: Relative error |prediction / measurement - 1| that nine of ten held-out rows stay within.
         quantizes: Whether the measured time includes quantizing the activations.
+        quantize_bytes: Time that takes per value beside the start, as bytes that memory moves meanwhile (best guess,
+            lower and upper end); 0 where it was not seen.
         fitted: Whether the parameters were fitted on this device and dtype.
         provenance: Stack, source and note.
     """
@@ -35,20 +37,28 @@ class Fit:
     quantizes: bool
     fitted: bool
     provenance: str
+    quantize_bytes: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @cache
-def fit(device: str, kernel: str) -> Fit:
+def fit(device: str, kernel: str, stack: str = "") -> Fit:
     """Return the parameters of a kernel family on a device: fitted, else scaled from a fitted one, else an average.
 
+    Args:
+        device: Name of the device.
+        kernel: Name of the kernel family.
+        stack: Beginning of the name of the software whose kernels were measured, such as "pytorch"; default the first
+            that the data list for the device.
+
     Raises:
-        ArgumentError: No such kernel family.
+        ArgumentError: No such kernel family, or nothing was measured with this software on this device.
 
     Example:
         >>> fit("h100", "fp8").typical.compute, fit("mi300x", "fp8").fitted
-        (0.6, False)
+        (0.75, False)
     """
-    measured = _measured(device, kernel)
+    check_stack(device, stack)
+    measured = _measured(device, kernel, stack)
     if measured:
         return measured
     defaults = [row for row in rows("gemm_defaults") if row["kernel"] == kernel]
@@ -57,14 +67,23 @@ def fit(device: str, kernel: str) -> Fit:
     for row in defaults:
         if not row["basis"]:
             return _average(row)
-        basis = _measured(device, row["basis"])
+        basis = _measured(device, row["basis"], stack)
         if basis:
             return _scaled(row, basis)
-    return _scaled(defaults[0], fit(device, defaults[0]["basis"]))
+    return _scaled(defaults[0], fit(device, defaults[0]["basis"], stack))
+
+
+def check_stack(device: str, stack: str) -> None:
+    """Raise an ArgumentError if nothing was measured with this software on this device."""
+    if not isinstance(stack, str):
+        raise ArgumentTypeError(f"stack={stack!r} must be a name, not {type(stack).__name__}.")
+    known = dict.fromkeys(row["stack"].lower() for row in rows("gemm_fit") if row["device"] == device)
+    if stack and not any(name.startswith(stack.lower()) for name in known):
+        raise ArgumentError(f"device={device!r}: {unknown_name('stack', stack, known)}")
 
 
 @cache
-def quantizing_start(device: str) -> float:
+def quantizing_start(device: str, stack: str = "") -> float:
     """Return the seconds by which quantizing activations delays the start of a product, however small.
 
     The start of the device's fitted kernels that include quantizing (the quicker of fp8 and nvfp4) less that of its
@@ -73,24 +92,33 @@ def quantizing_start(device: str) -> float:
 
     Example:
         >>> round(quantizing_start("h100") * 1e6, 1)
-        9.7
+        10.0
     """
-    fitted = [found for found in (_measured(device, "fp8"), _measured(device, "nvfp4")) if found]
-    starts = [found.typical.start for found in fitted if found.quantizes] or [fit(device, "fp8").typical.start]
-    return max(0.0, min(starts) - fit(device, "bfloat16").typical.start)
+    fitted = [found for found in (_measured(device, kernel, stack) for kernel in ("fp8", "nvfp4")) if found]
+    starts = [found.typical.start for found in fitted if found.quantizes] or [fit(device, "fp8", stack).typical.start]
+    return max(0.0, min(starts) - fit(device, "bfloat16", stack).typical.start)
 
 
-def _measured(device: str, kernel: str) -> Fit | None:
+def _measured(device: str, kernel: str, stack: str = "") -> Fit | None:
     for row in rows("gemm_fit"):
-        if (row["device"], row["kernel"]) == (device, kernel):
-            parameters = Kernel(float(row["ec"]), float(row["em"]), float(row["t0_us"]) * 1e-6, float(row["kk"]))
+        if (row["device"], row["kernel"]) == (device, kernel) and row["stack"].lower().startswith(stack.lower()):
+            parameters = Kernel(
+                compute=float(row["ec"]),
+                memory=float(row["em"]),
+                start=float(row["t0_us"]) * 1e-6,
+                ramp=float(row["kk"]),
+                cache=float(row["l2"]),
+                cache_share=float(row["l2_share"]),
+                overlap=float(row["overlap"]),
+            )
             note = f" ({row['note']})" if row["note"] else ""
             provenance = (
                 f"{kernel} fitted to {row['stack']} on {device}{note}, held-out error mean {float(row['mape']):.1%}, "
                 f"p90 {float(row['p90']):.1%}, {row['source']}"
             )
-            error = float(row["p90"])
-            return Fit(parameters, parameters, parameters, error, row["quantizes"] == "yes", True, provenance)
+            error, quantizing = float(row["p90"]), (float(row["quantize_bytes"]),) * 3
+            quantizes = row["quantizes"] == "yes"
+            return Fit(parameters, parameters, parameters, error, quantizes, True, provenance, quantizing)
     return None
 
 
@@ -108,6 +136,7 @@ def _average(row: dict[str, str]) -> Fit:
         provenance=(
             f"{row['kernel']} not fitted on this device: average over devices, interval widened, {row['source']}"
         ),
+        quantize_bytes=(float(row["quantize_bytes"]), float(row["quantize_low"]), float(row["quantize_high"])),
     )
 
 
@@ -118,6 +147,9 @@ def _scaled(row: dict[str, str], basis: Fit) -> Fit:
             min(1.0, of.memory * float(row[memory])),
             of.start * float(row[start]),
             of.ramp,
+            of.cache,
+            of.cache_share,
+            of.overlap,
         )
 
     return Fit(
@@ -131,4 +163,5 @@ def _scaled(row: dict[str, str], basis: Fit) -> Fit:
             f"{row['kernel']} not measured on this device: scaled from {row['basis']}, interval widened, "
             f"{row['source']}; {basis.provenance}"
         ),
+        quantize_bytes=basis.quantize_bytes,
     )

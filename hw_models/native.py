@@ -1,7 +1,8 @@
 """Which formats a machine multiplies natively, and what it costs to convert the others. Data: `data/native.csv`.
 
-A format that is not native on a device is stored in its own bits and unpacked to bfloat16 by integer instructions
-(`data/conversion.csv`) before it is multiplied.
+A format that is not native on a device is stored in its own bits and unpacked by integer instructions
+(`data/conversion.csv`) before it is multiplied: to a native dtype that holds its values, mostly bfloat16, or where one
+scale covers a row or tensor to fp8 or int8 (`data/widening.csv`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lowp._errors import ArgumentTypeError
-from lowp.formats import Packed, parse
+from lowp._errors import ArgumentTypeError, FormatError
+from lowp.formats import LNS, Fixed, Float, Integer, Packed, Posit, Takum, parse
 from lowp.hw_models.devices import Device
+from lowp.hw_models.devices import device as find_device
 from lowp.hw_models.tables import rows
 
-#: The dtype that unpacked operands are multiplied in.
-DEQUANTIZED = "bfloat16"
+#: Dtypes that operands may be unpacked to, cheapest first: significand bits, exponent bits, bytes.
+WIDE = {
+    "bfloat16": (8, 8, 2),
+    "float16": (11, 5, 2),
+    "tf32": (11, 8, 4),
+    "float32": (24, 8, 4),
+    "float64": (53, 11, 8),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class Operand:
         unpack: Instructions to turn a code into bfloat16.
         pack: Instructions to turn a bfloat16 value into a code.
         whole_scale: Whether one scale covers a whole row or tensor, so that finding it takes a pass of its own.
+        wide: Dtypes of the device that hold the values of this format (of narrow ones, closely enough with their
+            scale), cheapest first; those it may be unpacked to.
+        wider: A kernel of the device whose dtype holds the elements, their scale being applied to the sums; or None.
     """
 
     name: str
@@ -56,6 +67,8 @@ class Operand:
     unpack: Instructions = _NONE
     pack: Instructions = _NONE
     whole_scale: bool = False
+    wide: tuple[str, ...] = ()
+    wider: str | None = None
 
     @property
     def bytes_per_value(self) -> float:
@@ -65,28 +78,29 @@ class Operand:
     @property
     def quantized(self) -> bool:
         """Whether values must be converted to this format from the dtype the previous operation left them in."""
-        return self.kernel not in ("bfloat16", "float16", "tf32")
+        return self.kernel not in WIDE
 
 
-def operand(fmt: Any, device: Device) -> Operand:
+def operand(fmt: Any, device: str | Device) -> Operand:
     """Describe a format as an operand on a device.
 
     Args:
         fmt: A name, a format of `lowp.formats`, or any object with `name` and `bits_per_value` (and, for a block
             format, `element`, `scale` and `size`). An `Operand` is returned as it is.
-        device: The machine.
+        device: A device or its name.
 
     Raises:
         FormatError: The name is unknown.
+        ArgumentError: The device is unknown.
         ArgumentTypeError: `fmt` has no `bits_per_value`.
 
     Example:
-        >>> from lowp.hw_models.devices import device
-        >>> operand("nvfp4", device("b200")).compute, operand("nvfp4", device("h100")).compute
+        >>> operand("nvfp4", "b200").compute, operand("nvfp4", "h100").compute
         ('fp4', None)
     """
     if isinstance(fmt, Operand):
         return fmt
+    device = find_device(device)
     described = parse(fmt) if isinstance(fmt, str) else fmt
     try:
         return _operand(described, device)
@@ -96,16 +110,31 @@ def operand(fmt: Any, device: Device) -> Operand:
         return _operand.__wrapped__(described, device)
 
 
+def operands(device: Device, **named: Any) -> tuple[Operand, ...]:
+    """Describe formats as operands on a device, in the order given; errors say which argument gave the format."""
+    return tuple(_named(name, fmt, device) for name, fmt in named.items())
+
+
+def _named(name: str, fmt: Any, device: Device) -> Operand:
+    try:
+        return operand(fmt, device)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{name}: {error}") from error
+    except FormatError as error:
+        raise FormatError(f"{name}: {error}") from error
+
+
 @lru_cache(maxsize=4096)
 def _operand(fmt: Any, device: Device) -> Operand:
     if not (hasattr(fmt, "name") and hasattr(fmt, "bits_per_value")):
         raise ArgumentTypeError(f"format={fmt!r} must be a name or a format, not {type(fmt).__name__}.")
     element, scale, size = _parts(fmt)
     unpack, pack = _conversion(element, scaled=scale != "-" and size not in ("row", "tensor"))
-    native = _native_row(device, element, scale, size)
+    native = _row_of("native", device, element, scale, size)
     storage = float(native["storage_bits"]) if native and native["storage_bits"] else float(fmt.bits_per_value)
-    if native and native["compute"] == DEQUANTIZED:
+    if native and native["compute"] == "bfloat16":
         unpack = pack = _NONE
+    widened = None if native else _row_of("widening", device, element, scale, size)
     return Operand(
         name=fmt.name,
         bits_per_value=storage,
@@ -114,6 +143,8 @@ def _operand(fmt: Any, device: Device) -> Operand:
         unpack=unpack,
         pack=pack,
         whole_scale=_has_whole_scale(fmt, scale, size),
+        wide=_wide(fmt, native, device),
+        wider=widened["kernel"] if widened else None,
     )
 
 
@@ -134,8 +165,11 @@ def _has_whole_scale(fmt: Any, scale: str, size: str) -> bool:
     return size in ("row", "tensor") or (scale == "-" and bool(fmt.bits_per_value <= 8))
 
 
-def _native_row(device: Device, element: str, scale: str, size: str) -> dict[str, str] | None:
-    for row in rows("native"):
+def _row_of(table: str, device: Device, element: str, scale: str, size: str) -> dict[str, str] | None:
+    """Return the first row of "native" or "widening" for a format, of those whose dtype the device lists."""
+    for row in rows(table):
+        if not device.has(row["compute"]):
+            continue
         wanted = ((device.architecture, "architecture"), (element, "element"), (scale, "scale"), (size, "size"))
         matches = all(value in row[column].split("|") or row[column] == "*" for value, column in wanted)
         if matches and device.has(row["compute"]):
@@ -155,3 +189,34 @@ def _conversion(element: str, scaled: bool) -> tuple[Instructions, Instructions]
 
 def _instructions(row: dict[str, str], what: str) -> Instructions:
     return Instructions(float(row[what]), float(row[f"{what}_low"]), float(row[f"{what}_high"]))
+
+
+def _wide(fmt: Any, native: dict[str, str] | None, device: Device) -> tuple[str, ...]:
+    if native and native["compute"] in WIDE:  # float32 may be read as TF32
+        own = native["compute"]
+        return (own, *(d for d, w in WIDE.items() if d != own and device.has(d) and _holds(w, WIDE[own])))
+    need = _precision(getattr(fmt, "element", None) or fmt)
+    return tuple(dtype for dtype, has in WIDE.items() if device.has(dtype) and _holds(has, need))
+
+
+def _holds(has: tuple[int, int, int], need: tuple[int, ...]) -> bool:
+    return has[0] >= need[0] and has[1] >= need[1]
+
+
+def _precision(fmt: Any) -> tuple[int, int]:
+    """Return significand and exponent bits of a dtype that holds a format's values.
+
+    Values of formats of up to 8 bits that are no floats or integers are taken to be near enough in bfloat16.
+    """
+    if isinstance(fmt, Float):
+        return fmt.mantissa_bits + 1, fmt.exponent_bits
+    if isinstance(fmt, Integer | Fixed):
+        width = fmt.bits - fmt.signed
+        return width, 5 if width <= 11 else 8
+    if isinstance(fmt, Packed) or getattr(fmt, "bits", 8) <= 8:
+        return 8, 5
+    if isinstance(fmt, Posit):
+        return max(1, fmt.bits - 2 - fmt.es), 8
+    if isinstance(fmt, Takum):
+        return fmt.bits - 4, 8
+    return (24 if isinstance(fmt, LNS) and fmt.bits <= 24 else 53), 8

@@ -29,12 +29,19 @@ class Kernel:
         memory: Share of the memory bandwidth that is attained, 0 to 1.
         start: Seconds that any call takes, however small.
         ramp: Prologue and epilogue of a tile, in elements of depth.
+        cache: Bandwidth of the last-level cache over that of memory; 1 where no such tier was seen in measurements.
+        cache_share: Share of that cache which operands and result may fill and still be held in it.
+        overlap: How well multiplying, moving and unpacking overlap: the power p of `(x^p + y^p + z^p)^(1/p)`, which
+            is their sum for 1 and the longest of them for infinity.
     """
 
     compute: float
     memory: float
     start: float
     ramp: float
+    cache: float = 1.0
+    cache_share: float = 1.0
+    overlap: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Work:
         unpack_b: The same for the right operand.
         alu_rate: Integer instructions per second of one multiprocessor.
         tiles: Output tiles (rows, columns) to choose from.
+        groups: Independent products of this size in one launch; `bytes_moved` counts all of them.
+        l2: Bytes of the last-level cache.
     """
 
     m: int
@@ -66,6 +75,8 @@ class Work:
     unpack_b: float = 0.0
     alu_rate: float = math.inf
     tiles: tuple[tuple[int, int], ...] = TILES
+    groups: int = 1
+    l2: float = 0.0
 
 
 class Timing(NamedTuple):
@@ -79,8 +90,9 @@ class Timing(NamedTuple):
 def tile_wave(work: Work, kernel: Kernel) -> Timing:
     """Predict the time of a matrix product: the best tile and split, after the kernel's start.
 
-    Per tile and split the slowest of three counts: multiplying, `waves * 2 tm tn (k/s + ramp) / (peak/sms * compute)`;
-    moving, `bytes / (bandwidth * memory)`; unpacking, `waves * (tn unpack_b + tm unpack_a) k/s / alu_rate`.
+    Per tile and split three times, which overlap: multiplying, `waves * 2 tm tn (k/s + ramp) / (peak/sms * compute)`;
+    moving, `bytes / (bandwidth * memory)`; unpacking, `waves * (tn unpack_b + tm unpack_a) k/s / alu_rate`. What fits
+    the last-level cache moves at its rate, on devices where measurements show such a tier.
 
     Example:
         >>> h100 = Kernel(compute=0.80, memory=0.80, start=2.7e-6, ramp=128)
@@ -101,14 +113,20 @@ def tile_wave(work: Work, kernel: Kernel) -> Timing:
 def _one(work: Work, kernel: Kernel, rows: int, columns: int, splits: int) -> Timing:
     """Time of one tile shape and split, without the start."""
     tiles_m, tiles_n, depth = math.ceil(work.m / rows), math.ceil(work.n / columns), work.k / splits
-    waves = math.ceil(tiles_m * tiles_n * splits / work.sms)
+    waves = math.ceil(tiles_m * tiles_n * splits * work.groups / work.sms)
     compute = waves * 2 * rows * columns * (depth + kernel.ramp) * work.sms / (work.peak * kernel.compute)
-    partial = _PARTIAL_BYTES * splits * work.m * work.n if splits > 1 else 0
-    memory = (work.bytes_moved + partial) / (work.bandwidth * kernel.memory)
+    partial = _PARTIAL_BYTES * splits * work.m * work.n * work.groups if splits > 1 else 0
+    moved = work.bytes_moved + partial
+    cached = kernel.cache if moved < work.l2 * kernel.cache_share else 1.0
+    memory = moved / (work.bandwidth * kernel.memory * cached)
     convert = waves * (columns * work.unpack_b + rows * work.unpack_a) * depth / work.alu_rate
-    seconds = max(compute, memory, convert)
-    bound = "memory" if seconds == memory else "compute" if seconds == compute else "convert"
-    unpacked_b, unpacked_a = tiles_m * work.n * work.k, tiles_n * work.m * work.k
+    longest = max(compute, memory, convert)
+    bound = "memory" if longest == memory else "compute" if longest == compute else "convert"
+    power = kernel.overlap
+    seconds = longest
+    if power != math.inf:
+        seconds *= sum((part / longest) ** power for part in (compute, memory, convert)) ** (1 / power)
+    unpacked_b, unpacked_a = (work.groups * x * work.k for x in (tiles_m * work.n, tiles_n * work.m))
     return Timing(seconds, bound, unpacked_b * work.unpack_b + unpacked_a * work.unpack_a)
 
 
@@ -117,4 +135,4 @@ def roofline(work: Work) -> float:
 
     Source: Williams, Waterman, Patterson, "Roofline", CACM 2009.
     """
-    return max(2 * work.m * work.n * work.k / work.peak, work.bytes_moved / work.bandwidth)
+    return max(2 * work.groups * work.m * work.n * work.k / work.peak, work.bytes_moved / work.bandwidth)

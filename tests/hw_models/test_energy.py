@@ -80,3 +80,10 @@ def test_estimates_refuse_disorder_and_mixed_units():
         _ = t * 0
     with pytest.raises(ArgumentTypeError, match="factor='2' must be a number, not str"):
         _ = t * "2"
+
+
+def test_areas_and_counts_print_without_wrong_prefixes():
+    assert str(hw.Estimate(1.2e-9, 1e-9, 2e-9, "m2", "align", "")) == "1200 um2 (1000 to 2000 um2, align)"
+    assert str(hw.Estimate(8.26e-4, 7e-4, 9e-4, "m2", "cores", "")) == "826 mm2 (700 to 900 mm2, cores)"
+    assert str(hw.Estimate(1500.0, 1e3, 2e3, "GE", "align", "")) == "1500 GE (1000 to 2000 GE, align)"
+    assert str(hw.Estimate(3e-15, 1e-15, 4e-15, "J", "sum", "")) == "3 fJ (1 to 4 fJ, sum)"

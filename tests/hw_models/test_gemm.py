@@ -39,11 +39,11 @@ def test_interval_is_ordered_and_the_value_never_beats_the_roofline(pair, device
     for m, n, k in SHAPES:
         done = plan(m, n, k, *pair, device=device)
         moved = left.bytes_per_value * m * k + right.bytes_per_value * n * k + 2 * m * n
-        ideal = roofline(Work(m, n, k, moved, machine.peak(done.compute), machine.bandwidth, machine.sms))
+        through = moved if moved > machine.l2 else 0.0  # what the cache holds may beat the memory's bandwidth
+        ideal = roofline(Work(m, n, k, through, machine.peak(done.compute), machine.bandwidth, machine.sms))
         assert 0 < done.time.low <= done.time.value <= done.time.high
         assert done.time.value > ideal
-        if moved > machine.l2:
-            assert done.time.low >= ideal
+        assert done.time.low >= ideal
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -123,7 +123,7 @@ def test_operands_native_in_different_kernels_are_multiplied_in_bfloat16():
 def test_provenance_says_what_was_fitted_and_what_was_not():
     fitted = hw.gemm(512, 512, 512, "fp8", "fp8", device="h100").provenance
     assert "fp8 fitted to TensorRT-LLM 1.3.0rc20 on h100" in fitted
-    assert "quantizing the activations is in the measured start time" in fitted
+    assert "quantizing the activations is in the measured time" in fitted
     assert "mxfp4 not measured on this device: scaled from nvfp4, interval widened" in (
         hw.gemm(512, 512, 512, "mxfp4", "mxfp4", device="b200").provenance
     )
