@@ -9,7 +9,7 @@ from lowp.formats import parse
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.posit import Posit
-from lowp.formats.spec import Format
+from lowp.formats.spec import Format, ScalarFormat
 from lowp.hw_models.blocks import Block
 from lowp.hw_models.value_sets import factor, product_bits, sum_bits
 
@@ -283,7 +283,8 @@ def dot_verilog(fmt: str | Format, name: str = "dot", lanes: int = 4, terms: int
     """
     found = parse(fmt)
     product = product_verilog(found, f"{name}_product")
-    seen = factor(found)  # type: ignore[arg-type] - of families that `product_verilog` takes
+    assert isinstance(found, ScalarFormat)
+    seen = factor(found)
     bits, width, total = found.bits, product_bits(seen, seen), sum_bits(seen, seen, terms)
     tree = block_verilog(Block.of("adder_tree", "sum", inputs=lanes, bits=width), f"{name}_tree")
     levels = (lanes - 1).bit_length()

@@ -1,6 +1,7 @@
 """Measured LUT counts of small modules, and the model's for the same: what the FPGA coefficients were fitted to.
 
-Data: `data/fpga_yosys.csv`; each module is a block, a product unit or a posit decoder of `block_verilog`.
+Data: `data/fpga_yosys.csv`; each module is a block, a product unit or a posit decoder of `block_verilog`. Dot products
+were measured too; no coefficient was fitted to those.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import NamedTuple
 
 from lowp.formats import parse
 from lowp.formats.posit import Posit
-from lowp.hw_models.block_verilog import block_verilog, posit_decoder_verilog, product_verilog
+from lowp.hw_models.block_verilog import block_verilog, dot_verilog, posit_decoder_verilog, product_verilog
 from lowp.hw_models.blocks import Block
+from lowp.hw_models.datapath import datapath
 from lowp.hw_models.datapath_formats import decoders
-from lowp.hw_models.fpga import product_luts
+from lowp.hw_models.fpga import price, product_luts
 from lowp.hw_models.fpga_targets import fpga_target
 from lowp.hw_models.tables import rows
 
@@ -23,9 +25,9 @@ class Module(NamedTuple):
 
     Attributes:
         name: Of the module.
-        kind: Kind of its block; or "product", "decoder" of a format.
+        kind: Kind of its block; or "product", "decoder" or "dot" (products and their running sum) of a format.
         signed: Whether its words are two's complement.
-        style: Role of a block, which shapes a shifter; style of a product.
+        style: Role of a block, which shapes a shifter; style of a product; lanes and terms of a dot product.
         sizes: Sizes of a block as "name=value" pairs, or the format.
         functions: LUTs as Yosys counts them.
         lut: LUT sites after pairs share.
@@ -78,15 +80,25 @@ def measured_modules(family: str = "xcup") -> tuple[Module, ...]:
     )
 
 
+def _pairs(text: str) -> dict[str, int]:
+    return {name: int(value) for name, _, value in (pair.partition("=") for pair in text.split())}
+
+
 def _block(module: Module) -> Block:
-    pairs = (pair.partition("=") for pair in module.sizes.split())
-    return Block(module.kind, tuple((name, int(value)) for name, _, value in pairs), 1, module.style)
+    return Block(module.kind, tuple(_pairs(module.sizes).items()), 1, module.style)
+
+
+def _dot(fmt: str, target: str, quantity: str, lanes: int, terms: int) -> float:
+    unit = price(datapath(fmt, lanes=lanes, accumulator="exact", terms=terms), target, multipliers="lut")
+    return sum(each.value for each in unit.without("register").by_role(quantity).values())
 
 
 def module_verilog(module: Module) -> str:
     """Return the module's Verilog."""
     if module.kind == "product":
         return product_verilog(module.sizes, module.name, module.style)
+    if module.kind == "dot":
+        return dot_verilog(module.sizes, module.name, **_pairs(module.style))
     if module.kind == "decoder":
         return posit_decoder_verilog(module.sizes, module.name)
     return block_verilog(_block(module), module.name, module.signed)
@@ -102,6 +114,8 @@ def predicted(module: Module, quantity: str = "lut", target: str = "xcup") -> fl
     """
     if module.kind == "product":
         return product_luts(module.sizes, target, quantity)
+    if module.kind == "dot":
+        return _dot(module.sizes, target, quantity, **_pairs(module.style))
     if module.kind == "decoder":
         fmt = parse(module.sizes)
         assert isinstance(fmt, Posit)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 import lowp
+from lowp import hw
 from lowp._errors import FormatError
 from lowp.hw_models.block_verilog import block_verilog, posit_decoder_verilog, product_verilog
 from lowp.hw_models.blocks import Block
@@ -21,7 +22,7 @@ needs_yosys = pytest.mark.skipif(yosys_command() is None, reason="Yosys is not i
 #: Three words are added by one chain, which only this tree is.
 TERNARY = "adder_tree_s_inputs3_bits12_sum"
 #: Decoders are fitted to a vendor's converters too, which take more.
-BLOCKS = [m for m in MODULES if m.kind != "decoder" and m.name != TERNARY]
+BLOCKS = [m for m in MODULES if m.kind not in ("decoder", "dot") and m.name != TERNARY]
 
 
 @pytest.mark.parametrize("module", BLOCKS, ids=lambda m: m.name)
@@ -43,6 +44,17 @@ def test_decoders_lie_within_the_interval(module):
     found = fpga_target("xcup").count(block, "lut")
     assert found.low <= module.lut <= found.high
     assert predicted(module) == found.value
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.kind == "dot"], ids=lambda m: m.name)
+def test_dot_products_that_nothing_was_fitted_to(module):
+    floats = module.sizes.startswith("float")
+    # Yosys merges integer products and their sum to one tree of single LUTs, without carry chains
+    assert predicted(module, "lut") == pytest.approx(module.lut, rel=0.15 if floats else 0.3)
+    if floats:
+        unit = hw.fpga_unit(module.sizes, lanes=4, accumulator="exact", terms=256, multipliers="lut")
+        luts = unit.without("register").lut
+        assert luts.low <= module.lut <= luts.high
 
 
 def test_both_families_map_alike():
