@@ -14,7 +14,7 @@ from lowp.hw_models.estimate import Estimate
 from lowp.hw_models.exploration_accuracy import Tensors, function_metrics, tensor_metrics
 from lowp.hw_models.exploration_points import Metric, Point, named_metrics, point
 from lowp.hw_models.gemm import Plan, plan
-from lowp.hw_models.native import Operand, operand
+from lowp.hw_models.native import operand
 from lowp.hw_models.space import Candidate, Machine
 from lowp.hw_models.units import UnitCost, dot_unit
 from lowp.hw_models.workload import Operation, Workload
@@ -163,18 +163,30 @@ def _gpu_costs(task: Task, candidate: Candidate, machine: Machine, reasons: list
     metrics = {"size": Metric.of(task.weight_values * b.bytes_per_value, unit="B", provenance="storage")}
 
     def of_all(model: Callable[[Plan], Estimate]) -> Metric:
-        found = [model(_planned(op, a, b, out, machine.what)) * op.count for op in task.products]
+        found = [model(product_plan(op, a, b, out, machine.what)) * op.count for op in task.products]
         return _total(found, [op.name for op in task.products])
 
     if task.products:
         _try(metrics, reasons, candidate, machine.name, lambda: {"time": of_all(lambda done: done.time)})
-        _try(metrics, reasons, candidate, machine.name, lambda: {"energy": of_all(lambda done: plan_energy(done, machine.what))})
+        _try(
+            metrics,
+            reasons,
+            candidate,
+            machine.name,
+            lambda: {"energy": of_all(lambda done: plan_energy(done, machine.what))},
+        )
     return metrics
 
 
-def _planned(op: Operation, a: Operand, b: Operand, out: Operand, device: Device) -> Plan:
-    sizes_of = {"groups": op.groups, "left_values": op.left_values, "out_values": op.out_values}
-    return replace(plan(op.m, op.n, op.k, a, b, out, device, **sizes_of), multiply_adds=op.multiply_adds)
+def product_plan(op: Operation, a: Any, b: Any, out: Any, device: Device) -> Plan:
+    """Return how a device carries out a product of a workload in given formats."""
+    done = plan(
+        *(op.m, op.n, op.k, a, b, out, device),
+        groups=op.groups,
+        left_values=op.left_values,
+        out_values=op.out_values,
+    )
+    return replace(done, multiply_adds=op.multiply_adds)
 
 
 def _total(estimates: Sequence[Estimate], names: Sequence[str]) -> Metric:

@@ -14,10 +14,9 @@ from lowp.formats import parse
 from lowp.hw_models.devices import Device
 from lowp.hw_models.devices import device as find_device
 from lowp.hw_models.exploration import Exploration
-from lowp.hw_models.exploration_costs import read_workload
+from lowp.hw_models.exploration_costs import product_plan, read_workload
 from lowp.hw_models.exploration_points import METRICS, Point
 from lowp.hw_models.explore import explore
-from lowp.hw_models.gemm import plan
 from lowp.hw_models.plot_labels import place_labels
 
 if TYPE_CHECKING:
@@ -199,15 +198,7 @@ def plot_roofline(
     roofs: dict[str, float] = {}
     spots: list[tuple[float, float]] = []
     for index, pair in enumerate(pairs):
-        plans = [
-            plan(
-                *(op.m, op.n, op.k, pair[0], pair[1], out, machine),
-                groups=op.groups,
-                left_values=op.left_values,
-                out_values=op.out_values,
-            )
-            for op in products
-        ]
+        plans = [product_plan(op, *pair, out, machine) for op in products]
         color, marker = _STYLES[index % len(_STYLES)]
         roofs |= {p.compute: machine.peak(p.compute) for p in plans}
         names = dict.fromkeys(parse(f).name for f in pair)

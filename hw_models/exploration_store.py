@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FileError
 
@@ -297,34 +297,48 @@ class ParquetStore:
 
 
 class _Lock:
-    """Keeps other processes from a file until it is released, or this process ends, however it ends."""
+    """Keeps other explorations from a file until it is released, or this process ends, however it ends.
+
+    A record lock, which processes that are forked meanwhile do not hold on to; it does not keep a process from itself,
+    which `_held` does.
+    """
+
+    _held: ClassVar[set[Path]] = set()
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(f".{path.name}.lock")
+        self._path = path.resolve().with_name(f".{path.name}.lock")
         self._file: Any = None
+        taken = FileError(
+            f"store={str(path)!r} is being written by another exploration; several at once can share a SQLite file."
+        )
+        if self._path in self._held:
+            raise taken
         try:
             import fcntl
         except ModuleNotFoundError:  # not on this system
             return
-        while True:
-            self._file = self._path.open("ab")
+        while self._file is None:
+            file = self._path.open("ab")
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                self._file.close()
-                raise FileError(
-                    f"store={str(path)!r} is being written by another exploration; several at once can share a SQLite "
-                    "file."
-                ) from error
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                file.close()
+                raise taken from error
+            except OSError:  # a file system without locks
+                file.close()
+                return
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    self._file = file
+                    self._held.add(self._path)
                     return
-            self._file.close()  # another process has just removed it
+            file.close()  # another process has just removed it
 
     def release(self) -> None:
         """Let others have the file."""
         if self._file is not None:
             self._path.unlink(missing_ok=True)
+            self._held.discard(self._path)
             self._file.close()
             self._file = None
 

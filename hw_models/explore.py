@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import astuple
 from importlib.metadata import PackageNotFoundError, version
@@ -113,6 +113,8 @@ def explore(
 
 
 def _objectives(objectives: Any, space: Space, weights: int, tensors: Any, accuracy: Any) -> dict[str, str]:
+    if isinstance(objectives, Iterator):
+        objectives = tuple(objectives)
     kinds = {machine.kind for machine in space.machines}
     known = {"bits"} | ({"size"} if weights else set())
     known |= {"time", "energy"} if "gpu" in kinds and weights else set()
@@ -163,7 +165,7 @@ def _kept(store: Store, settings: dict[str, str], wanted: set[str]) -> dict[str,
     found = store.settings()
     if found is None:
         store.begin(settings)
-        return {}
+        found = store.settings() or {}  # another process may have been quicker
     other = [name for name, value in settings.items() if found.get(name) != value]
     if other:
         raise ArgumentError(

@@ -40,19 +40,23 @@ def fingerprint(function: Callable[..., Any]) -> str:
         >>> fingerprint(lambda fmt: fmt.bits) == fingerprint(lambda fmt: fmt.max)
         False
     """
-    return f"{function_name(function)} {digest('|'.join(_parts(function, (), _DEPTH)))[:16]}"
+    return f"{function_name(function)} {digest('|'.join(_parts(function, {}, _DEPTH)))[:16]}"
 
 
-def _parts(thing: Any, seen: tuple[int, ...], depth: int) -> Iterator[str]:
-    """Yield texts that depend on what a thing is, and not on where it lies in memory."""
+def _parts(thing: Any, seen: dict[int, Any], depth: int) -> Iterator[str]:
+    """Yield texts that depend on what a thing is, and not on where it lies in memory; each thing is entered once."""
+    if isinstance(thing, _Text):
+        yield thing
+        return
     yield type(thing).__qualname__
     if thing is None or isinstance(thing, bool | int | float | complex | str | bytes):
         yield repr(thing)
     elif isinstance(thing, ModuleType):
         yield thing.__name__
     elif depth and id(thing) not in seen:
+        seen[id(thing)] = thing
         for part in _inside(thing):
-            yield from _parts(part, (*seen, id(thing)), depth - 1) if not isinstance(part, _Text) else (part,)
+            yield from _parts(part, seen, depth - 1)
 
 
 class _Text(str):
@@ -92,7 +96,7 @@ def _of_object(thing: Any) -> Iterator[Any]:
     elif dataclasses.is_dataclass(thing):
         yield _Text(repr(thing))
     else:
-        yield getattr(type(thing), "__call__", None)
+        yield from (vars(kind).get("__call__") for kind in type(thing).__mro__)
         yield getattr(thing, "__dict__", None)
 
 

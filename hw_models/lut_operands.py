@@ -53,6 +53,8 @@ def encoded(x: Any, fmt: str | Format | None, role: str) -> Encoded:
             )
         resolved = _FORMATS[values.dtype.name] if fmt is None else parse(fmt)
         _check_matrix(values.shape, role)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ArgumentError(f"{role} hold NaN or infinity, which products by table lookup do not.")
         found = verbs.encode(values, resolved, axis=-1)
     _check_matrix(found.shape, role)
     blocked = isinstance(found.format, Packed) or (isinstance(found.format, Block) and found.format.size != "tensor")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats import Format
 from lowp.hw_models.arguments import sizes
@@ -16,6 +16,7 @@ from lowp.hw_models.devices import Device
 from lowp.hw_models.devices import device as find_device
 from lowp.hw_models.fingerprints import digest, fingerprint, function_name
 from lowp.hw_models.grids import Expansion, Grid, Skipped, expanded
+from lowp.hw_models.targets import targets
 
 #: What machines there are: GPUs, circuits of a target, and a function of the caller's.
 KINDS = ("gpu", "unit", "function", "none")
@@ -75,7 +76,7 @@ class Space:
         lanes: Products per step of the units, one number or several.
 
     Raises:
-        ArgumentError: No combination of parameters is a format, or a device is unknown.
+        ArgumentError: No combination of parameters is a format, or a device or target is unknown.
         ArgumentTypeError: Something of another type.
         FormatError: A name that was given by itself is not a format.
 
@@ -175,6 +176,8 @@ def _machines(devices: Any, units: Any, lanes: Any) -> tuple[Machine, ...]:
         if callable(unit):
             made.append(Machine("function", function_name(unit), unit, fingerprint=fingerprint(unit)))
         elif isinstance(unit, str):
+            if unit not in targets():
+                raise ArgumentError(unknown_name("units", unit, targets()))
             made += [Machine("unit", unit if len(widths) == 1 else f"{unit} x{n}", unit, n) for n in widths]
         else:
             raise ArgumentTypeError(f"units={unit!r} must be the name of a target or a function.")

@@ -13,11 +13,11 @@ def trace(
 ) -> Workload:
     """Return the operations of a program: products with their operands' roles, attention, and passes over memory.
 
-    No values are computed where shapes suffice; gradients, modules and optimizers are left as they were. What a JAX
-    program computes and does not use is not counted, as compilers drop it. Every kernel counts as often as it runs: the body of a JAX scan once
-    per step. Operations that only change how memory is read (views, transposes) are free; all others that are no
-    products read and write memory once, as if nothing were fused. Keys and values of fused attention count per key and
-    value head, and its result has the size of the queries.
+    No values are computed where shapes suffice; gradients, modules and optimizers are left as they were. Every kernel
+    counts as often as it runs: the body of a JAX scan once per step. What a JAX program computes and does not use does
+    not count, as compilers drop it. Operations that only change how memory is read (views, transposes) are free; all
+    others that are no products read and write memory once, as if nothing were fused. Keys and values of fused attention
+    count per key and value head, and its result has the size of the queries.
 
     Args:
         program: A `torch.nn.Module`, or a function of tensors; a JAX function, or a (closed) jaxpr.
@@ -34,7 +34,8 @@ def trace(
 
     Raises:
         ArgumentTypeError: `program` is none of these, or `weights` are no positions.
-        ArgumentError: A while loop of JAX whose count is unknown while `trips` is not given, or no such position.
+        ArgumentError: A while loop of JAX whose count is unknown while `trips` is not given, no such position, or an
+            operation that multiplies matrices in a way that cannot be counted, such as a decomposition.
 
     Example:
         >>> import torch

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
@@ -24,7 +25,18 @@ _FREE = frozenset(
 #: Primitives that multiply matrices in ways that are not counted here, which are refused.
 _OPAQUE = frozenset(
     (
-        *("cholesky", "cholesky_update", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd"),
+        *(
+            "cholesky",
+            "cholesky_update",
+            "eig",
+            "eigh",
+            "hessenberg",
+            "householder_product",
+            "lu",
+            "qr",
+            "schur",
+            "svd",
+        ),
         *("geqrf", "geqp3", "ormqr", "triangular_solve", "tridiagonal", "tridiagonal_solve", "scaled_matmul_wrapper"),
         *("custom_call", "ffi_call", "pure_callback", "dot_product_attention_fwd_wrapper"),
         *("dot_product_attention_bwd_wrapper", "dot_product_attention_fp8_fwd_wrapper"),
@@ -83,19 +95,11 @@ def _walk(jaxpr: Any, walk: _Walk, weights: dict[Any, int], count: int, path: st
     """Record the equations of a jaxpr that runs `count` times; `weights` are its variables that are weights."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
-        if name == "dot_general":
-            _dot(eqn, walk, weights, count, path)
-        elif name == "ragged_dot_general":
-            _ragged_dot(eqn, walk, weights, count, path)
-        elif name == "conv_general_dilated":
-            _convolution(eqn, walk, weights, count, path)
+        if name in _RECORDED:
+            _RECORDED[name](eqn, walk, weights, count, path)
         elif name == "scan":
             inner = eqn.params["jaxpr"].jaxpr
             _inside(inner, eqn.invars, walk, weights, count * eqn.params["length"], f"{path}scan.")
-        elif name == "while":
-            _while(eqn, walk, weights, count, path)
-        elif name == "cond":
-            _cond(eqn, walk, weights, count, path)
         elif _inner(eqn):
             called = str(eqn.params.get("name", ""))
             runs = count * math.prod(getattr(eqn.params.get("grid_mapping"), "grid", ()))  # of a hand-written kernel
@@ -161,7 +165,7 @@ def _counted_trips(eqn: Any) -> int | None:
         literal = isinstance(var, core.Literal)
         end = var if literal else outer.get(var)
         step = 0 if literal or var not in places else _step(body, inside[places[var]], body.outvars[places[var]])
-        if not isinstance(end, core.Literal) or step is None or getattr(end.aval, "dtype", None).kind not in "iu":
+        if not isinstance(end, core.Literal) or step is None or not isinstance(end.val, int | np.integer):
             return None
         ends.append(int(end.val))
         steps.append(step)
@@ -309,3 +313,13 @@ def _pass(eqn: Any, walk: _Walk, count: int, path: str) -> None:
         read=read,
         written=written,
     )
+
+
+#: What records a primitive's products, or what runs inside it.
+_RECORDED = {
+    "dot_general": _dot,
+    "ragged_dot_general": _ragged_dot,
+    "conv_general_dilated": _convolution,
+    "while": _while,
+    "cond": _cond,
+}

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -31,13 +32,18 @@ _CONVOLUTIONS = (_aten.convolution, _aten._convolution, _aten.mkldnn_convolution
 #: Products of fused attention's backward pass over those of its forward pass.
 _ATTENTION_BACKWARD = 2.5
 #: In names of operations that multiply matrices inside, which are refused if they are not taken apart.
-_OPAQUE = re.compile(r"mm_?$|_mm|rnn|lstm|gru|linear|matmul|einsum|attention|trilinear|linalg_|cholesky|geqrf|ormqr")
+_OPAQUE = re.compile(
+    r"mm_?$|_mm|rnn|lstm|gru|^(?!_?upsample).*linear|matmul|einsum|attention|cholesky|geqrf|ormqr|triangular_solve"
+    r"|linalg_(?!vector_norm|cross|diagonal)"
+)
 #: In names of operations whose results have a tensor's shape or dtype, and none of its numbers.
 _FRESH = re.compile(r"_like$|^new_|rand|bernoulli|^empty|^full")
 
 
 def trace_torch(program: Any, inputs: tuple[Any, ...], positions: tuple[int, ...], name: str) -> Workload:
     """Return the operations of a module or function; see `lowp.hw_models.trace.trace`."""
+    if isinstance(program, torch.nn.Module) and any(is_lazy(parameter) for parameter in program.parameters()):
+        raise ArgumentError(f"program={name} has parameters without a size; call it once before it is traced.")
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -49,9 +55,7 @@ def trace_torch(program: Any, inputs: tuple[Any, ...], positions: tuple[int, ...
         log.setLevel(level)
     work = Workload(name, tuple(recorder.operations)).merged()
     used = sum(recorder.weights[key] for key in recorder.multiplied)
-    return Workload(
-        name, work.operations, weight_values=used, other_values=sum(recorder.weights.values()) - used
-    )
+    return Workload(name, work.operations, weight_values=used, other_values=sum(recorder.weights.values()) - used)
 
 
 def _run(program: Any, inputs: tuple[Any, ...], positions: tuple[int, ...], fake: bool) -> _Recorder:

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import optimizer as optimizers
+from torch.utils._python_dispatch import _disable_current_modes
 
 #: Objects within objects that are searched for modules.
 _DEPTH = 4
@@ -26,7 +28,7 @@ class Kept:
     """Puts back what a traced program does to tensors that were there before.
 
     Attributes:
-        values: Whether numbers are put back too; on fake tensors none change.
+        values: Whether all numbers are put back too; on fake tensors only counters change.
     """
 
     def __init__(self, program: Any, values: bool) -> None:
@@ -41,6 +43,9 @@ class Kept:
             if isinstance(thing, torch.nn.Module):
                 for parameter in thing.parameters():
                     self.leaf(parameter)
+                for buffer in thing.buffers():
+                    if values:  # some operations do not say that they change them
+                        self._written(buffer)
                 self._attributes(thing)
             elif isinstance(thing, torch.optim.Optimizer):
                 self._optimizer(thing)
@@ -97,11 +102,10 @@ class Kept:
                 self.leaf(parameter)
                 if self.values:
                     self._written(parameter)
-        if self.values:
-            for value in state.values():
-                for number in value.values():
-                    if isinstance(number, torch.Tensor):
-                        self._written(number)
+        for value in state.values():
+            for number in value.values():
+                if isinstance(number, torch.Tensor) and self._changes(number):
+                    self._written(number)
 
     def before(self, func: Any, args: tuple[Any, ...]) -> None:
         """Keep what an operation is about to change."""
@@ -110,7 +114,7 @@ class Kept:
                 continue
             self.leaf(argument)
             written = described.alias_info is not None and described.alias_info.is_write
-            if self.values and written and storage(argument) not in self._made:
+            if written and self._changes(argument) and storage(argument) not in self._made:
                 self._written(argument)
 
     def after(self, func: Any, sources: list[torch.Tensor], results: list[torch.Tensor]) -> None:
@@ -118,9 +122,14 @@ class Kept:
         if self.values and not func._schema.is_mutable:
             self._made |= {storage(t) for t in results} - {storage(t) for t in sources}
 
+    def _changes(self, tensor: torch.Tensor) -> bool:
+        """Whether an operation in place changes a tensor; of fake runs, real counters of one number alone."""
+        return self.values or (tensor.numel() == 1 and not isinstance(tensor, FakeTensor))
+
     def _written(self, tensor: torch.Tensor) -> None:
         if id(tensor) not in self._numbers:
-            self._numbers[id(tensor)] = (tensor, tensor.detach().clone())
+            with _disable_current_modes():
+                self._numbers[id(tensor)] = (tensor, tensor.detach().clone())
 
 
 def _within(thing: Any, depth: int, seen: set[int]) -> Iterator[Any]:

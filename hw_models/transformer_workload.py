@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from lowp._errors import ArgumentError
 from lowp.hw_models.model_shapes import Transformer
@@ -184,7 +185,7 @@ def _feed_forward(run: _Run) -> Iterator[Operation]:
         groups = _active(run)
         rows *= shape.active_experts
     m = math.ceil(rows / groups)
-    shared: dict[str, int] = {"m": m, "groups": groups, "rows": rows if rows < m * groups else 0}
+    shared: dict[str, Any] = {"m": m, "groups": groups, "rows": rows if rows < m * groups else 0}
     if shape.gated and run.fused:
         yield run.linear("layer.ffn.gate_up", 2 * run.ffn, hidden, **shared)
     elif shape.gated:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ WORK = [(512, 1024, 1024, 8), (512, 4096, 1024, 2)]
 FORMATS = hw.grid("block[e{e}m{m}f,{size},{scale}]", e=[1, 2, 3], m=[1, 2], size=[16, 32, 64], scale=["e8m0", "bf16"])
 SPACE = {"formats": FORMATS, "devices": ["h100", "b200"]}
 OBJECTIVES = {"time": "min", "loss": "min"}
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Return a pool of new processes: JAX, where other tests have loaded it, does not allow forks."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def loss(fmt: Any) -> dict[str, float]:

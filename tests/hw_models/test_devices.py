@@ -162,3 +162,17 @@ def test_every_device_of_the_fits_exists_and_every_compute_dtype_has_energies():
         needed = {("memory", d.memory_kind)} | ({("node_scale", d.process)} if d.process else set())
         needed |= {(quantity, dtype) for dtype, _, _ in d.peaks for quantity in ("multiply", "accumulate")}
         assert needed <= energies
+
+
+def test_the_usual_accumulator_has_a_name():
+    for name in hw.devices():
+        device = hw.device(name)
+        for dtype, accumulator, rate in device.peaks:
+            if not accumulator:
+                usual = "int32" if dtype.startswith("int") else "float64" if dtype == "float64" else "float32"
+                assert device.peak(dtype, usual) == device.peak(dtype) == rate
+    assert hw.device("rtx_4090").peak("float16", "float32") == 165.2e12
+    assert hw.device("rtx_4090").peak("float16", "float16") == 330.3e12
+    for dtype, accumulator in (("float16", "int32"), ("int8", "float32"), ("float64", "float32")):
+        with pytest.raises(ArgumentError, match="has no rate for it"):
+            hw.device("rtx_4090").peak(dtype, accumulator)

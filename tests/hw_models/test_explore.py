@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.hw_models.exploring import FORMATS, OBJECTIVES, SPACE, WORK, loss
+from tests.hw_models.exploring import FORMATS, OBJECTIVES, SPACE, WORK, loss, processes
 
 import lowp
 from lowp import hw
@@ -49,7 +49,7 @@ def test_alike_products_are_put_together() -> None:
     assert apart.points == once.points
 
 
-@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, processes])
 @pytest.mark.parametrize("batch", [1, 7])
 def test_executors_give_the_same_table(serial: hw.Exploration, kind: Any, batch: int) -> None:
     with kind(2) as executor:
@@ -329,3 +329,57 @@ def test_500_formats_on_three_devices_take_seconds() -> None:
     found = run(space, hw.workload("llama-2-7b", phase="prefill"), ["time", "size"])
     assert len(found) == 1500
     assert time.monotonic() - began < 60  # about 4 s on one core
+
+
+@pytest.mark.parametrize("model", ["mixtral-8x7b", "resnet-50"])
+def test_a_workload_costs_what_it_costs_by_itself(model: str) -> None:
+    """Groups run in one launch, and convolutions read their input once."""
+    work = hw.workload(model, batch=4)
+    found = hw.explore({"formats": ["fp8"], "devices": ["h100"]}, work, ["time", "energy"], progress=False)
+    alone = hw.workload_cost(work, weights="fp8", activations="fp8", device="h100")
+    costs = [c for c in alone.operations if c.operation.role == "linear" and c.operation.is_product]
+    head = [op for op in work.products if op.role == "head"]
+    rest = hw.explore(
+        {"formats": ["fp8"], "devices": ["h100"]}, hw.Workload("head", tuple(head)), "time", progress=False
+    )
+    linear = found.points[0].metrics["time"].value - rest.points[0].metrics["time"].value
+    assert linear == pytest.approx(sum(c.time.value for c in costs))
+
+
+def test_the_gradients_of_a_training_step_count() -> None:
+    forward = hw.Workload("mine", (hw.Operation("matmul", 512, 1024, 256),), weight_values=1024 * 256)
+    once, thrice = (
+        hw.explore({"formats": ["fp8"], "devices": ["h100"]}, work, "time", progress=False).points[0].metrics["time"]
+        for work in (forward, hw.training_workload(forward))
+    )
+    assert thrice.value > 2.5 * once.value
+
+
+@pytest.mark.parametrize("numbers", [(np.nan, np.nan, np.nan), (1.0, 2.0, 3.0), (1.0, 0.0, np.nan)])
+def test_metrics_out_of_order_are_a_reason(numbers: tuple[float, float, float]) -> None:
+    def bad(fmt: Any) -> hw.Metric | float:
+        return hw.Metric(*numbers) if fmt.name == "int8" else 1.0
+
+    found = hw.explore(["int8", "fp8"], None, "accuracy", accuracy=bad, progress=False)
+    assert [p.weights for p in found.front()] == ["float8_e4m3fn"]
+    assert "must have low <= value <= high" in found.failed[0].reason
+
+
+def test_an_exception_says_which_formats_it_is_of() -> None:
+    def fails(fmt: Any) -> float:
+        return 1 / (fmt.bits - 8)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        hw.explore(["int4", "int8"], None, "accuracy", accuracy=fails, progress=False)
+    assert caught.value.__notes__ == ["raised by accuracy of ('int8', 'int8', '')"]
+
+
+@pytest.mark.parametrize("objectives", [None, 3, [None], [3]])
+def test_objectives_that_are_no_names_raise(objectives: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match="objectives="):
+        hw.explore(["int8"], WORK, objectives, progress=False)
+
+
+def test_an_unknown_target_is_found_before_any_work() -> None:
+    with pytest.raises(ArgumentError, match=r"units='n6' is not known\. Did you mean 'n7'"):
+        hw.Space(["int8"], units=["n7", "n6"])

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tests.hw_models.exploring import FORMATS, OBJECTIVES, SPACE, WORK, loss, run_and_kill, slow_loss, stored
+from tests.hw_models.exploring import (
+    FORMATS,
+    OBJECTIVES,
+    ROOT,
+    SPACE,
+    WORK,
+    loss,
+    processes,
+    run_and_kill,
+    slow_loss,
+    stored,
+)
 
 from lowp import hw
 from lowp._errors import ArgumentError, Error, FileError
+from lowp.hw_models.exploration_store import open_store
+from lowp.hw_models.explore import _kept as kept_rows
 
 POINTS = 2 * len(FORMATS)
 
@@ -182,7 +197,7 @@ def dying(fmt: Any) -> dict[str, float]:
 
 def test_what_a_broken_pool_finished_is_kept(store: Path) -> None:
     Path(os.environ["CALLS"] + ".d").mkdir()
-    with ProcessPoolExecutor(1) as pool, pytest.raises(Error, match="broke down") as caught:
+    with processes(1) as pool, pytest.raises(Error, match="broke down") as caught:
         run(store, accuracy=dying, executor=pool, batch=1)
     assert isinstance(caught.value.__cause__, BrokenProcessPool)
     before = stored(store)
@@ -190,7 +205,7 @@ def test_what_a_broken_pool_finished_is_kept(store: Path) -> None:
     for file in Path(os.environ["CALLS"] + ".d").iterdir():
         file.unlink()
     Path(os.environ["CALLS"] + ".d").joinpath("x").touch()
-    with ProcessPoolExecutor(1) as pool, pytest.raises(Error):
+    with processes(1) as pool, pytest.raises(Error):
         run(store, accuracy=dying, executor=pool, batch=1)
     assert stored(store) > before
 
@@ -221,3 +236,109 @@ def test_a_place_that_cannot_be_written_raises(tmp_path: Path) -> None:
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(FileError, match="store"):
         run(tmp_path / "folder.sqlite")
+
+
+def test_one_process_at_a_time_has_a_parquet_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("fcntl")
+    store = tmp_path / "table.parquet"
+
+    def again(fmt: Any) -> dict[str, float]:
+        with pytest.raises(FileError, match=r"being written by another exploration.*SQLite"):
+            hw.explore("int4", WORK, "size", store=store, progress=False)
+        return loss(fmt)
+
+    found = hw.explore(["int8", "fp8"], WORK, {"loss": "min"}, store=store, accuracy=again, progress=False)
+    assert len(found) == stored(store) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
+
+
+class Level:
+    """A caller's function with numbers of its own."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def __call__(self, fmt: Any) -> float:
+        return self.level
+
+    def method(self, fmt: Any) -> float:
+        return self.level + 1
+
+
+def closed(level: Any) -> Any:
+    return lambda fmt: float(np.sum(level))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda fmt: fmt.bits, lambda fmt: fmt.max),
+        (closed(1), closed(2)),
+        (closed(np.arange(3)), closed(np.arange(4))),
+        (Level(1), Level(2)),
+        (Level(1).method, Level(2).method),
+        (lambda fmt, level=1: level, lambda fmt, level=2: level),
+        (lambda fmt: max([2, 3], key=lambda x: x), lambda fmt: max([2, 3], key=lambda x: -x)),
+        (partial(lambda fmt, level: level[0], level=[1]), partial(lambda fmt, level: level[0], level=[2])),
+    ],
+)
+def test_a_function_that_gives_other_numbers_is_another(tmp_path: Path, first: Any, second: Any) -> None:
+    options: dict[str, Any] = {"store": tmp_path / "table.sqlite", "progress": False}
+    before = hw.explore("int8", WORK, "accuracy", accuracy=first, **options)
+    assert hw.explore("int8", WORK, "accuracy", accuracy=first, **options).resumed == 1
+    with pytest.raises(ArgumentError, match="another accuracy"):
+        hw.explore("int8", WORK, "accuracy", accuracy=second, **options)
+    after = hw.explore("int8", WORK, "accuracy", accuracy=second, resume=False, **options)
+    assert before.points[0].metrics["accuracy"] != after.points[0].metrics["accuracy"]
+
+
+def test_an_interrupted_run_keeps_what_it_has(store: Path) -> None:
+    seen = 0
+
+    def interrupted(fmt: Any) -> dict[str, float]:
+        nonlocal seen
+        seen += 1
+        if seen == 7:
+            raise KeyboardInterrupt
+        return loss(fmt)
+
+    options: dict[str, Any] = {"store": store, "batch": 2, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        hw.explore(SPACE, WORK, OBJECTIVES, accuracy=interrupted, **options)
+    assert stored(store) == 12  # three batches of two, on two devices
+
+
+def test_of_two_that_make_a_file_the_later_is_checked(tmp_path: Path) -> None:
+    first, second = (open_store(tmp_path / "table.sqlite", resume=True) for _ in range(2))
+    assert first.settings() is second.settings() is None
+    assert kept_rows(first, {"workload": "a"}, set()) == {}
+    with pytest.raises(ArgumentError, match="another workload"):
+        kept_rows(second, {"workload": "b"}, set())
+    first.close(True)
+    second.close(True)
+
+
+def test_workers_that_outlive_a_killed_run_do_not_keep_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("fcntl")
+    store = tmp_path / "table.parquet"
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}]\n"
+        "import os, time\n"
+        "from lowp.hw_models.exploration_store import open_store\n"
+        f"kept = open_store({str(store)!r}, True)\n"
+        "if os.fork():\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+        "else:\n"
+        "    time.sleep(5)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    with pytest.raises(FileError, match="being written"):
+        open_store(store, resume=True)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    open_store(store, resume=True).close(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -223,3 +224,31 @@ def test_bad_arguments_name_themselves():
         hw.gemm(8, 8, 8, "fp8", "fp8", device="h1000")
     with pytest.raises(ArgumentError, match=r"kernel='fp7' is not known"):
         fit("h100", "fp7")
+
+
+def test_an_operand_takes_the_name_of_a_device():
+    assert hw.operand("nvfp4", "B200") == operand("nvfp4", find("b200"))
+    with pytest.raises(ArgumentError, match="device='b20' is not known"):
+        hw.operand("nvfp4", "b20")
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (lambda fmt: hw.gemm(8, 8, 8, fmt, "int8"), "a"),
+        (lambda fmt: hw.gemm(8, 8, 8, "int8", fmt), "b"),
+        (lambda fmt: hw.gemm(8, 8, 8, "int8", "int8", fmt), "out"),
+        (lambda fmt: hw.roofline(8, 8, 8, "int8", fmt), "b"),
+        (lambda fmt: hw.quantize_pass(8, 8, fmt), "fmt"),
+        (lambda fmt: hw.dequantize_pass(8, 8, fmt), "fmt"),
+        (hw.ideal_speedup, "weights"),
+        (lambda fmt: hw.llm("llama-2-7b", weights=fmt), "weights"),
+        (lambda fmt: hw.llm("llama-2-7b", kv_cache=fmt), "kv_cache"),
+        (lambda fmt: hw.training_step("llama-2-7b", gradients=fmt), "gradients"),
+    ],
+)
+def test_errors_say_which_argument_is_no_format(run: Any, name: str):
+    with pytest.raises(FormatError, match=f"^{name}: format='float7x'"):
+        run("float7x")
+    with pytest.raises(ArgumentTypeError, match=f"^{name}: format=3 must be"):
+        run(3)

@@ -206,3 +206,9 @@ def test_other_models_train_too(name):
     forward = hw.workload_cost(step.forward, device="a100")
     assert 2 * forward.time.value < step.time.value
     assert "utilization" in step.describe()
+
+
+@pytest.mark.parametrize("given", [{"batch": 8}, {"context": 128}, {"tensor_parallel": 2}])
+def test_a_workload_that_is_trained_has_its_sizes(given: dict[str, int]):
+    with pytest.raises(ArgumentError, match="a workload that has its sizes; leave them out"):
+        hw.training_step(hw.workload("resnet-50", batch=4), **given)

@@ -12,6 +12,7 @@ from tests.hw_models.lut_oracle import exact_blocks, quantized_planes, rounded_p
 
 import lowp
 from lowp import hw
+from lowp._errors import ArgumentError
 from lowp.formats.tables import decode_codes
 from lowp.testing import assert_bits_equal
 
@@ -361,3 +362,12 @@ def test_wrong_arguments(weights, activations, engine, words):
 def test_formats_that_an_engine_cannot_multiply(weights, engine, words):
     with pytest.raises(lowp.FormatError, match=words):
         hw.lut_gemm(1, 64, 64, weights, engine=engine)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("engine", ["t_mac", "lut_gemm", "tl1", "dequantize"])
+def test_what_is_not_finite_is_refused_not_clipped(engine: str, value: float):
+    activations = np.array([[value, 1]], np.float32)
+    for fmt in (None, "float16", "int8_row"):
+        with pytest.raises(ArgumentError, match="activations hold NaN or infinity"):
+            hw.run_lut_gemm(np.array([[1, -1]]), activations, engine, weight_format="ternary", activation_format=fmt)

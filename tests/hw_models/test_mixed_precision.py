@@ -250,3 +250,16 @@ def test_the_integer_program_says_what_it_needs(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ArgumentError, match="scipy"):
         hw.assign_precisions([LAYER], {"size": 9})
     assert hw.assign_precisions([LAYER], {"size": 9}, "pareto").precisions == {"a": "int4"}
+
+
+def test_operations_count_the_bits_of_codes_without_scales():
+    bits = {"ggml_q4_0": 4, "ggml_q8_0": 8, "ggml_q6_k": 6, "mxfp4": 4, "nvfp4": 4, "int4_g128": 4, "nf4": 4}
+    layer = hw.PrecisionLayer("fc", 100, 10, dict.fromkeys(bits, 0.0))
+    assert {precision: layer.cost("bops", precision) for precision in bits} == {
+        p: 10.0 * b * b for p, b in bits.items()
+    }
+
+
+def test_a_precision_names_both_formats_or_one():
+    with pytest.raises(FormatError):
+        hw.PrecisionLayer("fc", 100, 10, {"int4/": 0.0})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import pytest
 from jax import lax
@@ -56,7 +58,81 @@ def test_custom_derivatives_are_entered_once():
 
     square.defvjp(lambda x: (x @ x, x), lambda x, g: (g @ x.T + x.T @ g,))
     assert products(hw.trace(square, shape(4, 4))) == [(4, 4, 4, 1, 1, "activations")]
-    assert hw.trace(jax.grad(lambda x: square(x).sum()), shape(4, 4)).multiply_adds == 3 * 64
+    assert hw.trace(jax.value_and_grad(lambda x: square(x).sum()), shape(4, 4)).multiply_adds == 3 * 64
+
+
+def test_what_is_not_used_is_not_counted_as_compilers_drop_it():
+    def counted(function: Any, *inputs: Any) -> int:
+        compiled = jax.jit(function).lower(*inputs).compile().cost_analysis()
+        assert 2 * hw.trace(function, *inputs).multiply_adds == compiled["flops"]
+        return hw.trace(function, *inputs).multiply_adds
+
+    assert counted(jax.grad(lambda w, x: (x @ w).sum()), shape(8, 5), shape(4, 8)) == 160
+    kernel, image = shape(8, 4, 3, 3), shape(2, 4, 9, 9)
+
+    def convolved(kernel: jax.Array, image: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(image, kernel, (2, 2), "VALID").sum()
+
+    assert counted(jax.grad(convolved), kernel, image) == 2 * 16 * 8 * 36
+    assert counted(jax.grad(convolved, argnums=1), kernel, image) == 2 * 16 * 8 * 36
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_a_transposed_convolution_multiplies_its_input_alone(stride: int):
+    def upsampled(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_transpose(image, kernel, (stride, stride), "VALID")
+
+    work = hw.trace(upsampled, shape(2, 9, 9, 4), shape(3, 3, 4, 8), weights=1)
+    assert products(work) == [(2 * 81, 8 * 9, 4, 1, 1, "linear")]
+
+
+@pytest.mark.parametrize(
+    ("start", "proceeds", "step", "trips"),
+    [
+        (0, lambda i: i < 10, lambda i: i + 2, 5),
+        (0, lambda i: i < 9, lambda i: 2 + i, 5),
+        (5, lambda i: i > 0, lambda i: i - 1, 5),
+        (5, lambda i: lax.le(0, i), lambda i: i - 2, 3),
+        (1, lambda i: i <= 7, lambda i: i + 3, 3),
+        (0, lambda i: i != 12, lambda i: i + 4, 3),
+        (9, lambda i: i < 3, lambda i: i + 1, 0),
+        (0, lambda i: i < 5, lambda i: 2 * i + 1, None),
+        (0, lambda i: i < 5, lambda i: i - 1, None),
+        (0, lambda i: i != 5, lambda i: i + 2, None),
+    ],
+)
+def test_loops_count_by_their_steps(start: int, proceeds: Any, step: Any, trips: int | None):
+    def loop(x: jax.Array) -> jax.Array:
+        return lax.while_loop(lambda c: proceeds(c[0]), lambda c: (step(c[0]), c[1] @ c[1]), (start, x))[1]
+
+    if trips is None:
+        with pytest.raises(ArgumentError, match="does not say how often its body runs"):
+            hw.trace(loop, shape(4, 4))
+    else:
+        assert hw.trace(loop, shape(4, 4)).multiply_adds == 64 * trips
+
+
+def test_the_condition_of_a_loop_runs_once_more_than_its_body():
+    def loop(x: jax.Array) -> jax.Array:
+        return lax.while_loop(lambda x: (x @ x).sum() < 5, lambda x: x + 1, x)
+
+    assert hw.trace(loop, shape(4, 4), trips=6).multiply_adds == 7 * 64
+
+
+def test_ragged_products_count_every_row_once():
+    def experts(x: jax.Array, w: jax.Array, sizes: jax.Array) -> jax.Array:
+        return lax.ragged_dot(x, w, sizes)
+
+    sizes = jax.ShapeDtypeStruct((3,), jnp.int32)
+    work = hw.trace(experts, shape(10, 8), shape(3, 8, 5), sizes, weights=1)
+    assert work.multiply_adds == 10 * 8 * 5
+    assert products(work) == [(4, 5, 8, 3, 1, "linear")]
+    assert (work.products[0].left_values, work.products[0].out_values) == (80, 50)
+
+
+def test_products_in_unknown_ways_are_refused():
+    with pytest.raises(ArgumentError, match="program calls triangular_solve"):
+        hw.trace(jax.scipy.linalg.solve_triangular, shape(4, 4), shape(4, 3))
 
 
 def test_a_jaxpr_itself():

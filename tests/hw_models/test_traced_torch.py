@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def test_equal_calls_are_counted_and_repeated_layers_too():
             x = functional.linear(x, layer.weight)
         return x
 
-    assert products(hw.trace(thrice, torch.empty(2, 16))) == [(2, 16, 16, 1, 3, "activations")]
+    assert products(hw.trace(thrice, torch.empty(2, 16))) == [(2, 16, 16, 1, 3, "linear")]
     work = hw.trace(lambda x, w: thrice(x) @ w, torch.empty(2, 16), torch.empty(16, 5), weights=1)
     assert products(work)[-1] == (2, 5, 16, 1, 1, "linear")
 
@@ -245,3 +247,24 @@ def test_experts_share_the_tokens():
 def test_errors_of_the_program_are_its_own():
     with pytest.raises(RuntimeError, match=r"cannot be multiplied|same reduction dim"):
         hw.trace(nn.Linear(2, 3), torch.empty(1, 5))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
+def test_resampling_and_norms_are_passes_over_memory(mode: str):
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(functional.interpolate(x, scale_factor=2, mode=mode)).norm()
+
+    work = hw.trace(program, torch.ones(1, 4, 9, 9))
+    assert not work.products
+    assert any("upsample" in op.name or "pool" in op.name for op in work)
+
+
+@pytest.mark.parametrize("program", [torch.linalg.inv, torch.linalg.svd, torch.linalg.cholesky, torch.linalg.pinv])
+def test_decompositions_are_refused(program: Any):
+    with pytest.raises(ArgumentError, match="in a way that is not known here"):
+        hw.trace(program, torch.eye(4))
+
+
+def test_modules_without_sizes_are_refused():
+    with pytest.raises(ArgumentError, match="LazyLinear has parameters without a size"):
+        hw.trace(nn.LazyLinear(4), torch.ones(2, 3))

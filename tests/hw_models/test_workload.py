@@ -161,3 +161,20 @@ def test_backward_products_are_twice_the_forward_ones():
     assert products(again, "matmul") == 4 * products(forward, "matmul")
     roles = {op.role for op in train if op.name.startswith("backward.") and op.kind == "matmul"}
     assert roles == {"input_gradient", "weight_gradient"}
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 7, 64, 1001])
+def test_experts_count_every_token_as_often_as_it_goes_through_one(tokens: int):
+    ffn = [op for op in hw.workload("mixtral-8x7b", batch=tokens, context=10) if op.name.startswith("layer.ffn.")]
+    products = {op.name.removeprefix("layer.ffn."): op for op in ffn if op.is_product}
+    assert products["gate_up"].multiply_adds == tokens * 2 * 4096 * 2 * 14336
+    assert products["down"].multiply_adds == tokens * 2 * 4096 * 14336
+    assert products["down"].left_values == products["gate_up"].out_values // 2 == tokens * 2 * 14336
+    cost = hw.workload_cost(hw.workload("mixtral-8x7b", batch=tokens, context=10), device="h200")
+    plans = {cost.operation.name: cost.plan for cost in cost.operations}
+    assert plans["layer.ffn.down"].multiply_adds == tokens * 2 * 4096 * 14336
+
+
+def test_more_rows_than_groups_have_are_refused():
+    with pytest.raises(ArgumentError, match="rows=9 must be from 0 to groups \\* m = 8"):
+        hw.Operation("matmul", 4, 8, 8, groups=2, rows=9)
