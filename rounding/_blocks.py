@@ -50,13 +50,26 @@ def quantize_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any, dt
 @_QUIET
 def encode_blocks(x: NDArray[Any], fmt: Block, request: Request, axis: Any) -> Encoded:
     """Return the codes of `x` in `fmt`; elements of a block whose scale is NaN get code 0, or the recipe's own."""
+    if x.size >= _QUICK_FROM and x.dtype == np.float32:
+        from lowp.rounding._tiles import encode_tiled
+
+        quick = encode_tiled(x, fmt, request, axis)
+        if quick is not None:
+            layout = make_layout(x.shape, fmt, axis)
+            return Encoded(quick[0], fmt, quick[1], None, quick[2], _kept_axis(layout, fmt))
     layout, scales, request = _prepare(x, fmt, request, axis)
     codes = _quick_codes(x, scales, layout, fmt, request)
     if codes is None:
         codes = _codes(x, scales, layout, fmt, request)
-    pair = len(layout.axes) == 2 and isinstance(fmt.size, tuple)
-    kept_axis = layout.axes if pair else layout.axes[0] if len(layout.axes) == 1 else -1
-    return Encoded(codes, fmt, scales.codes, scales.zero_point_codes, scales.tensor_scale, kept_axis)  # type: ignore[arg-type]
+    kept = _kept_axis(layout, fmt)
+    return Encoded(codes, fmt, scales.codes, scales.zero_point_codes, scales.tensor_scale, kept)
+
+
+def _kept_axis(layout: Layout, fmt: Block) -> int | tuple[int, int]:
+    """Return the axis that an encoded array is said to have blocks along, or the pair."""
+    if len(layout.axes) == 2 and isinstance(fmt.size, tuple):
+        return layout.axes[0], layout.axes[1]
+    return layout.axes[0] if len(layout.axes) == 1 else -1
 
 
 def _codes(x: NDArray[Any], scales: Scales, layout: Layout, fmt: Block, request: Request) -> NDArray[Any]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def look_up_buckets(bits: Any, out: Any, cuts: Any, below: Any, above: Any, shift: int) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
+from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
 from lowp.rounding.lowering import fits_float32, lower
 from lowp.rounding.modes import Rounding
 

@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, zero_sign_of
+from lowp.rounding._lane_random_kernels import rounded_by_carries
 from lowp.rounding._stochastic_kernels import fill_words
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -133,5 +134,7 @@ def quantize_randomly(
         fill_words(random, start + i, key0, key1)
         if in_bits:
             _round_bits_randomly(piece.view(np.int32), sink.view(np.int32), random, integers, variant, bits)
+        elif variant == 1:
+            rounded_by_carries(piece, sink, random, integers, floats, bits)
         else:
             _round_randomly(piece, sink, random, integers, floats, variant, bits)

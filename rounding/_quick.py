@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 
 from lowp._errors import Error
+from lowp.formats.block import Block
 from lowp.formats.parse import parse
+from lowp.rounding._arrays import unlocked
 from lowp.rounding._float32_runs import run_for
-from lowp.rounding.request import QUANTIZE_NAN, check_format, make_request
+from lowp.rounding._tiles import prepared, quantize_prepared, quantize_short_prepared
+from lowp.rounding.request import QUANTIZE_NAN, Request, check_format, make_request
 
 _PLAIN = ("float16", "bfloat16", "float32", "float64")
 
 
 def quickly(x: Any, out: Any, axis: Any, seed: Any) -> bool:
     """Whether the arrays of a call are such that kernels may take them as they are; else all is checked in order."""
-    if type(x) is not np.ndarray or axis != -1 or type(seed) is not int or seed != 0:
+    return axis == -1 and type(seed) is int and seed == 0 and _are_plain(x, out)
+
+
+def _are_plain(x: Any, out: Any) -> bool:
+    if type(x) is not np.ndarray:
         return False
     if not x.flags.c_contiguous or x.ndim == 0 or x.dtype.byteorder not in "=|":
         return False
@@ -32,7 +39,10 @@ def quickly(x: Any, out: Any, axis: Any, seed: Any) -> bool:
 def quick_run(
     dtype: np.dtype[Any], fmt: Any, rounding: Any, overflow: Any, random_bits: Any, saturation_bits: Any, nan: Any
 ) -> Callable[[Any, Any], Any] | None:
-    """Return what rounds contiguous arrays of a dtype into others, which it returns; None: it takes more than that."""
+    """Return what rounds contiguous arrays of a dtype into others, which it returns; None: it takes more than that.
+
+    What is returned may return None in turn, where it depends on the numbers or on the shape.
+    """
     try:
         return _found(dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
     except TypeError:  # an argument that cannot be hashed, and is wrong
@@ -52,6 +62,8 @@ def _found(
         check_format(resolved, request)
     except Error:
         return None  # raised again where all arguments are checked in order
+    if isinstance(resolved, Block):
+        return _blocks_run(resolved, request, name) if nan is None and name != "float64" else None
     run = run_for(resolved, request, name)
     if run is None:
         return None
@@ -59,9 +71,40 @@ def _found(
 
     def rounded(x: Any, out: Any) -> Any:
         if view is None:
-            run(x.reshape(-1), out.reshape(-1))
+            run(unlocked(x.reshape(-1)), out.reshape(-1))
         else:
-            run(x.reshape(-1).view(view), out.reshape(-1).view(view))
+            run(unlocked(x.reshape(-1).view(view)), out.reshape(-1).view(view))
         return out
+
+    return rounded
+
+
+def quick_blocks(x: Any, out: Any, fmt: Block, request: Request, axis: Any) -> Any:
+    """Return the quantized blocks of an array, in `out` if given, along any axis; None: it takes more than that."""
+    if not _are_plain(x, out) or x.dtype.name not in _PLAIN[:3] or not x.size:
+        return None
+    check_format(fmt, request)
+    it = prepared(fmt, request, x.shape, axis, None)
+    result = np.empty(x.shape, x.dtype) if out is None and it is not None else out
+    return None if it is None else _quantized(it, x, result, fmt, request, x.dtype.name)
+
+
+def _quantized(it: Any, x: Any, out: Any, fmt: Block, request: Request, dtype: str) -> Any:
+    if dtype == "float32":
+        return quantize_prepared(it, x, out, fmt, request)
+    done = quantize_short_prepared(it, x.view(np.uint16), out.view(np.uint16), fmt, request, dtype)
+    return None if done is None else out
+
+
+def _blocks_run(fmt: Block, request: Request, dtype: str) -> Callable[[Any, Any], Any]:
+    @lru_cache(maxsize=64)
+    def found(shape: tuple[int, ...]) -> Any:
+        return prepared(fmt, request, shape, -1, None)
+
+    def rounded(x: Any, out: Any) -> Any:
+        it = found(x.shape) if x.size else None
+        if it is None:
+            return None
+        return _quantized(it, x, out, fmt, request, dtype)
 
     return rounded

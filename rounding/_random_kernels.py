@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
+
 _inline = njit(nogil=True, cache=True, inline="always")
 
 

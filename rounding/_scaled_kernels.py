@@ -63,14 +63,18 @@ def has_exact_products(fmt: Block) -> bool:
 
 def element_plan(fmt: Block) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the integers and the floats of the addition trick in float64 for the elements of `fmt`."""
-    element = fmt.element
+    return addition_plan(fmt.element, fmt.zero_point)
+
+
+def addition_plan(element: ScalarFormat, offset: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the same for a format; `offset`: a zero point is added before numbers are clamped."""
     if isinstance(element, Float):
         least, mantissa, signed_zero = element.emin + 1023, element.mantissa_bits, element.has_negative_zero
     else:
         assert isinstance(element, Integer | Fixed)
         least, mantissa, signed_zero = 52 - element.fraction_bits + 1023, 52, False
-    clip = 2.0**40 if fmt.zero_point else 2 * max(element.max, -element.min)
-    integers = np.array([least << 52, (52 - mantissa) << 52, int(signed_zero), int(fmt.zero_point)], np.int64)
+    clip = 2.0**40 if offset else 2 * max(element.max, -element.min)
+    integers = np.array([least << 52, (52 - mantissa) << 52, int(signed_zero), int(offset)], np.int64)
     return integers, np.array([element.max, element.min, clip])
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
+
 #: Numbers that are counted together, so that each decision point is compared with a vector of them.
 _CHUNK = 512
 

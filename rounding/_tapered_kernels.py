@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
+
 #: Columns of the table: code of the binade's start, exponent bits that are cut off, bits of the word that are dropped.
 START, CUT, DROP = range(3)
 

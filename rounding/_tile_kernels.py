@@ -35,53 +35,9 @@ def _fold(magnitudes: Any, pairs: Any) -> None:
 
 
 @_compile
-def _merge(magnitudes: Any, other: Any, tiles: Any, c: Any) -> None:
-    """Raise each tile's number to the largest of its `c` columns; both buffers are overwritten."""
-    n = magnitudes.size
-    while c % 2 == 0:
-        c, n = c // 2, n // 2
-        _fold(magnitudes[: 2 * n], other[:n])
-        magnitudes, other = other, magnitudes
-    for t in range(tiles.size):
-        part = magnitudes[t * c : (t + 1) * c]
-        most = tiles[t]
-        for k in range(part.size):
-            most = max(most, part[k])
-        tiles[t] = most
-
-
-@_compile
 def _piece(j: Any, last: Any, c: Any) -> Any:
     """Return how many columns to take from `j` on: whole tiles, or a part of one that is too large."""
     return min(CHUNK // c * c, last - j) if c <= CHUNK else min(CHUNK, last - j, c - j % c)
-
-
-@_compile
-def largest_magnitudes(
-    x: Any, largest: Any, r: Any, c: Any, first_band: Any, last_band: Any, first: Any, last: Any
-) -> None:
-    """Write the bits of each tile's largest magnitude, for columns `first` to `last` (cut at tiles) of some bands.
-
-    Bits order NaN past infinity past the finite magnitudes.
-    """
-    per = -(-x.shape[1] // r)
-    here, there = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
-    for band in range(first_band, last_band):
-        slab, top = x[band // per], band % per * r
-        bottom = min(top + r, x.shape[1])
-        tiles = largest[band]
-        tiles[first // c : -(-last // c)] = 0
-        j = first
-        while j < last:
-            n = _piece(j, last, c)
-            padded = -(-n // c) * c if c <= CHUNK else n
-            here[:padded] = 0
-            for i in range(top, bottom):
-                row, most = slab[i, j : j + n], here[:n]
-                for k in range(n):
-                    most[k] = max(most[k], np.int32(np.float32(row[k]).view(np.int32) & np.int32(0x7FFFFFFF)))
-            _merge(here[:padded], there, tiles[j // c : -(-(j + n) // c)], min(c, padded))
-            j += n
 
 
 @_compile
@@ -116,17 +72,39 @@ def float32_scales(largest: Any, steps: Any, units: Any, span: Any) -> None:
 
 
 @_compile
+def rounded_scales(largest: Any, steps: Any, units: Any, span: Any, integers: Any, floats: Any) -> Any:
+    """Write `magnitude / span` rounded to the scale format, NaN for NaN and infinity; return whether all are in range.
+
+    `integers`, `floats`: the format's, as for `round_chunk`. The quotient of float32 numbers is as good as exact.
+    """
+    least, raise_by, top, clip = integers[0], integers[1], floats[0], floats[2]
+    beyond = 0
+    for b in range(largest.size):
+        most = largest[b]
+        a = np.float64(np.int32(most).view(np.float32)) / span
+        beyond += 1 if (a > top) & (most < 0x7F800000) else 0
+        a = min(a, clip)
+        magic = np.int64(max(_bits(a) & np.int64(0x7FF0000000000000), least) + raise_by).view(np.float64)
+        steps[b] = units[b] = np.nan if most >= 0x7F800000 else min((a + magic) - magic, top)
+    return beyond == 0
+
+
+@_compile
 def nvfp4_scales(
-    largest: Any, steps: Any, units: Any, encode: Any, element_max: Any, integers: Any, floats: Any
+    largest: Any, steps: Any, units: Any, most: Any, span: Any, element_max: Any, integers: Any, floats: Any
 ) -> None:
     """Write the factors of TransformerEngine's NVFP4, float32 by float32 as `_fp4_recipes.nvfp4_te`; all finite.
 
-    `integers` and `floats`: the plan of the scale format.
+    `most`: the bits of the tensor's largest magnitude, 0 where it has no scale of its own; `span`: what elements times
+    scales reach; `integers` and `floats`: the plan of the scale format.
     """
     one, limit = np.float32(1), np.float32(np.finfo(np.float32).max)
-    tensor = np.float32(one / np.float32(encode))
-    factor = np.float32(np.float32(encode) * np.float32(one / np.float32(element_max)))
-    least, raise_by, top, clip = integers[0], integers[1], floats[0], floats[2]
+    encode = min(np.float32(np.float32(span) / np.int32(most).view(np.float32)), limit)
+    encode = one if (most == 0) | (encode == 0) else encode
+    tensor = np.float32(one / encode)
+    factor = np.float32(encode * np.float32(one / np.float32(element_max)))
+    least, raise_by = np.int32(integers[0]), np.int32(integers[1])
+    top, clip = np.float32(floats[0]), np.float32(floats[2])
     for b in range(largest.size):
         wanted = min(np.float32(np.int32(largest[b]).view(np.float32) * factor), limit)
         scale = min(_nearest_even(wanted, least, raise_by, clip), top)

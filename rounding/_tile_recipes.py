@@ -17,17 +17,21 @@ from lowp.formats.integer import Fixed, Integer
 from lowp.formats.tables import decode_codes
 from lowp.rounding._grids import Grid
 from lowp.rounding._layout import Layout
+from lowp.rounding._scalar import encode_values
 from lowp.rounding._threads import split
 from lowp.rounding.modes import Rounding, rounding
-from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of
+from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of, scale_request
 from lowp.rounding.request import Request
 
 _NEAREST = rounding("ties_to_even")
+#: How scales that are in a format become its codes.
+_EXACT = scale_request("ties_to_even")
 _NO_ROUND_UP = 1 << 30
 #: A single tile is searched for its largest magnitude in pieces of this many numbers.
 _PIECE = 1 << 16
 #: The exact recipes, and those of systems whose elements are a float32 product and whose values are
 #: `element * scale * tensor_scale`, which `choose_scales` decides where no kernel does.
+_LANE_KINDS = {"power_of_two": 0, "nvfp4_te": 1, "quotient": 2, "rounded": 2}
 _GENERAL = ("floor", "ceil", "even", "rceil", "round", "absmean", "quest", "mse", "nvfp4_torchao")
 
 
@@ -39,12 +43,27 @@ class Factors(NamedTuple):
         units: What multiplies the rounded number.
         kind: See `_tile_kernels.PRODUCT` and its neighbours.
         spill: Numbers of this magnitude and more become -0; NaN: none.
+        tensor: The tensor's scale where "nvfp4_te" makes one.
     """
 
     steps: NDArray[np.float64]
     units: NDArray[np.float64]
     kind: int
     spill: float = np.nan
+    tensor: float | None = None
+
+
+NO_FLOATS, NO_SHORTS = np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.uint16)
+#: As `_lane_kernels` numbers types.
+KIND_OF_DTYPE = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+class Numbers(NamedTuple):
+    """An array on three axes: of float32, or of the bits of 16-bit floats."""
+
+    floats: NDArray[np.float32]
+    shorts: NDArray[np.uint16] = NO_SHORTS
+    kind: int = 0
 
 
 def mode_numbers(mode: Rounding) -> NDArray[np.int64]:
@@ -61,15 +80,16 @@ def element_numbers(fmt: Block, spill: float) -> tuple[NDArray[np.int64], NDArra
     return integers, np.append(floats, spill)
 
 
-def magnitudes(x3: NDArray[Any], grid: Grid, table: tuple[int, int]) -> NDArray[np.int32]:
+def magnitudes(x: Numbers, grid: Grid, table: tuple[int, int]) -> NDArray[np.int32]:
     """Return the bits of each tile's largest magnitude."""
-    from lowp.rounding._tile_kernels import largest_magnitudes
+    from lowp.rounding._lane_tile_kernels import magnitudes_of_tiles
 
     pieces = grid
     if table == (1, 1) and grid.rows == 1 and grid.columns > _PIECE:
         pieces = grid._replace(c=_PIECE)
     largest = np.empty(table if pieces is grid else pieces.table, np.int32)
-    pieces.split(lambda *bounds: largest_magnitudes(x3, largest, pieces.r, pieces.c, *bounds))
+    fixed = (x.floats, x.shorts, x.kind, largest, pieces.r, pieces.c)
+    pieces.split(lambda *bounds: magnitudes_of_tiles(*fixed, *bounds))
     return largest if pieces is grid else largest.max(keepdims=True).reshape(1, 1)
 
 
@@ -116,44 +136,96 @@ def rule_of(fmt: Block, mode: Rounding) -> ScaleRule | None:
         return ScaleRule("power_of_two", numbers, quotient, marked)
     if _float32_quotient(fmt):
         return ScaleRule("quotient", (np.float32(fmt.element.scale_target),), quotient, marked)
+    if _rounded_quotient(fmt):
+        from lowp.rounding._scaled_kernels import addition_plan
+
+        return ScaleRule("rounded", (float(fmt.element.scale_target), *addition_plan(fmt.scale)), quotient, marked)
     quest = fmt.recipe == "quest" and fmt.scale == E8M0
     name = "fouroversix" if fouroversix else fmt.recipe if quest or fmt.recipe == "nvfp4_te" else "general"
     return ScaleRule(name, (), quotient, False)
 
 
-class OnePass(NamedTuple):
-    """What `_power_kernels.quantize_power_of_two_tiles` needs to know of a format."""
+def lanes_of(fmt: Block, mode: Rounding, rule: ScaleRule, grid: Grid) -> Any:
+    """Return the `_lane_tile_kernels.Lanes` of a format, None where float32 lanes do not serve.
 
-    integers: NDArray[np.int32]
-    floats: NDArray[np.float32]
-    emax: int
-    round_up_from: int
-    carry_bits: int
-
-
-def one_pass(fmt: Block, mode: Rounding, grid: Grid) -> OnePass | None:
-    """Return the numbers of the kernel for power-of-two scales, None where it does not serve.
-
-    Products are to be exact in float32: with multiples of 2^-22 they are, down to the least scale.
+    Products with units are to be exact in float32, and numbers to round are to differ from none of their quanta by
+    less than they may stand for: with multiples of 2^-22 they are.
     """
-    from lowp.rounding._fast_kernels import applies, fast_plan
-    from lowp.rounding._stochastic_kernels import CHUNK
+    from lowp.rounding import _fast_directed_kernels as directed
+    from lowp.rounding import _lane_tile_kernels as kernels
+    from lowp.rounding._fast_kernels import can_be_added, fast_plan
+    from lowp.rounding._scaled_kernels import significant_bits
 
-    element, rule = fmt.element, scale_rule(fmt)
-    if rule is None or fmt.recipe == "three_quarters" or not _power_of_two(fmt) or fmt.nonfinite != "nan_block":
+    element, kind = fmt.element, _LANE_KINDS.get(rule.name)
+    if kind is None or fmt.recipe == "three_quarters" or (kind == 2 and mode.variant > 1):
         return None
-    if not isinstance(element, Float | Integer | Fixed) or not element.signed or not applies(element, mode):
+    if not isinstance(element, Float | Integer | Fixed) or not element.signed or not can_be_added(element):
         return None
     quantum = element.emin - element.mantissa_bits if isinstance(element, Float) else -element.fraction_bits
-    if quantum < -22 or grid.c > CHUNK:
+    if quantum < -22 or significant_bits(element) > 16 or abs(element.max) > 2.0**40:
+        return None
+    if kind == 2 and (fmt.tensor_scale is not None or significant_bits(fmt.scale) > 24):
         return None
     plan = fast_plan(element, mode, "saturate")
-    return OnePass(plan.integers, plan.floats, exponent_of(element.max), *rule)
+    way = 2 if mode.variant else 0 if mode.name == "ties_to_even" else 1
+    how = directed.correcting(_NEAREST if mode.variant else mode)
+    scales = _lane_scales(fmt, rule) if grid.c <= kernels.PIECE else None
+    fixed = (kind, way, plan.integers, plan.floats, how, mode.variant, mode.random_bits)
+    return kernels.Lanes(*fixed, *(scales or (kernels.GIVEN, *_NO_SCALES)))
+
+
+_NO_SCALES = (np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
+
+
+def _lane_scales(fmt: Block, rule: ScaleRule) -> tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+    """Return the rule of scales that a kernel follows and its numbers, None: they are to be given."""
+    from lowp.rounding import _lane_tile_kernels as kernels
+
+    if rule.name == "power_of_two":
+        return kernels.POWERS, np.array(rule.numbers[:3], np.float64), *_NO_SCALES[1:]
+    if rule.name == "nvfp4_te":
+        plan = nvfp4_plan(fmt)
+        return None if plan is None else (kernels.NVFP4, *plan)
+    if rule.name == "quotient":
+        return kernels.FLOAT32_SCALES, np.array(rule.numbers, np.float64), *_NO_SCALES[1:]
+    return kernels.ROUNDED, np.array(rule.numbers[:1], np.float64), *rule.numbers[1:]
+
+
+def nvfp4_plan(fmt: Block) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]] | None:
+    """Return what `_tile_kernels.nvfp4_scales` needs: what elements and scales reach, the largest element, a plan."""
+    from lowp.rounding._fast_kernels import applies, fast_plan
+
+    if not applies(fmt.scale, _NEAREST):
+        return None
+    assert isinstance(fmt.scale, Float)
+    plan, largest = fast_plan(fmt.scale, _NEAREST, "saturate"), np.float32(fmt.element.max)
+    numbers = np.array([np.float32(fmt.scale.max) * largest, largest], np.float64)
+    return numbers, plan.integers.astype(np.int64), plan.floats.astype(np.float64)
+
+
+def needs_most(fmt: Block, rule: ScaleRule) -> bool:
+    """Whether the largest magnitude of all is to be known before any tile is quantized."""
+    if not rule.any_number or rule.name == "nvfp4_te":
+        return True
+    return rule.name == "rounded" and fmt.scale.max * fmt.element.scale_target < float(np.finfo(np.float32).max)
+
+
+def most_of(seen: Numbers, fmt: Block, rule: ScaleRule) -> int | None:
+    """Return the bits of the largest magnitude, 0 where no kernel asks for it; None: it is not served."""
+    flat = Numbers(seen.floats.reshape(1, 1, -1), seen.shorts.reshape(1, 1, -1), seen.kind)
+    count = (seen.shorts if seen.kind else seen.floats).size
+    whole = Grid(1, 1, count, 1, count)
+    most = int(magnitudes(flat, whole, (1, 1))[0, 0])
+    if most >= 0x7F800000:
+        return most if rule.name == "rounded" and rule.any_number else None
+    if rule.name == "rounded" and float(np.int32(most).view(np.float32)) / rule.numbers[0] > fmt.scale.max:
+        return None  # a warning is due
+    return most if rule.name != "nvfp4_te" or fmt.tensor_scale is not None else 0
 
 
 def factors_of(
     x: NDArray[Any],
-    x3: NDArray[Any],
+    seen: Numbers,
     layout: Layout,
     grid: Grid,
     table: tuple[int, int],
@@ -162,7 +234,7 @@ def factors_of(
     request: Request,
 ) -> Factors | None:
     """Return the factors of all tiles, None where a number is not served."""
-    largest = magnitudes(x3, grid, table)
+    largest = magnitudes(seen, grid, table)
     if not rule.any_number and not largest.max() < 0x7F800000:
         return None
     steps, units = np.empty(table), np.empty(table)
@@ -176,10 +248,15 @@ def factors_of(
 
         float32_scales(largest.reshape(-1), steps.reshape(-1), units.reshape(-1), *rule.numbers)
         return Factors(steps, units, rule.quotient)
+    if rule.name == "rounded":
+        from lowp.rounding._tile_kernels import rounded_scales
+
+        inside = rounded_scales(largest.reshape(-1), steps.reshape(-1), units.reshape(-1), *rule.numbers)
+        return Factors(steps, units, rule.quotient) if inside else None  # where a warning is due
     if rule.name == "fouroversix":
-        return _fouroversix(x3, largest, grid, fmt, request)
+        return _fouroversix(seen.floats, largest, grid, fmt, request)
     if rule.name == "quest":
-        return _quest(x3, grid, fmt)
+        return _quest(seen.floats, grid, fmt)
     if rule.name == "nvfp4_te":
         return _nvfp4(largest, steps, units, fmt)
     return _by_recipe(x, layout, largest, fmt, rule.quotient)
@@ -199,27 +276,54 @@ def _float32_quotient(fmt: Block) -> bool:
     return alone and target >= 1 and float(np.float32(target)) == target
 
 
-@np.errstate(all="ignore")
 def _nvfp4(
     largest: NDArray[np.int32], steps: NDArray[np.float64], units: NDArray[np.float64], fmt: Block
 ) -> Factors | None:
-    from lowp.rounding._fast_kernels import applies, fast_plan
-    from lowp.rounding._fp4_recipes import te_encode_scale
     from lowp.rounding._tile_kernels import nvfp4_scales
 
-    if not applies(fmt.scale, _NEAREST):
+    plan = nvfp4_plan(fmt)
+    if plan is None:
         return None
-    assert isinstance(fmt.scale, Float)
-    element_max, encode = np.float32(fmt.element.max), np.float32(1)
-    if fmt.tensor_scale is not None:
-        encode = te_encode_scale(largest.view(np.float32), np.float32(fmt.scale.max) * element_max)
-    plan = fast_plan(fmt.scale, _NEAREST, "saturate")
+    numbers, *how = plan
+    most = 0 if fmt.tensor_scale is None else int(largest.max())
     flat = largest.reshape(-1), steps.reshape(-1), units.reshape(-1)
-    split(
-        largest.size,
-        lambda a, b: nvfp4_scales(*(f[a:b] for f in flat), encode, element_max, plan.integers, plan.floats),
-    )
-    return Factors(steps, units, 1)
+    split(largest.size, lambda a, b: nvfp4_scales(flat[0][a:b], flat[1][a:b], flat[2][a:b], most, *numbers, *how))
+    return Factors(steps, units, 1, tensor=tensor_scale(most, fmt, ScaleRule("nvfp4_te", (), 1, False)))
+
+
+def tensor_scale(most: int, fmt: Block, rule: ScaleRule) -> float | None:
+    """Return the tensor's scale, given the bits of its largest magnitude; None where lanes know of none."""
+    if rule.name != "nvfp4_te" or fmt.tensor_scale is None:
+        return None
+    from lowp.rounding._fp4_recipes import te_encode_scale
+
+    span = np.float32(fmt.scale.max) * np.float32(fmt.element.max)
+    with np.errstate(all="ignore"):
+        return float(np.float32(1) / te_encode_scale(np.array([most], np.int32).view(np.float32), span))
+
+
+def codes_of_scales(scales: NDArray[np.float32], rule: ScaleRule, fmt: Block) -> NDArray[Any] | None:
+    """Return the codes of scales that lanes use; None where the general path may warn."""
+    if rule.name == "power_of_two":
+        codes = (scales.view(np.uint32) >> np.uint32(23)).astype(np.uint8)  # 2^-127 is subnormal, NaN has 255
+        return None if (codes == 254).any() else codes
+    bad = np.isnan(scales)
+    some = bool(bad.any())
+    codes = encode_values(np.where(bad, np.float32(0), scales) if some else scales, fmt.scale, _EXACT)
+    if some:
+        assert isinstance(fmt.scale, Float)
+        assert fmt.scale.nan_code is not None
+        codes = np.where(bad, codes.dtype.type(fmt.scale.nan_code), codes)
+    return codes
+
+
+def _rounded_quotient(fmt: Block) -> bool:
+    """Whether the scale is the largest magnitude divided by a float32 number, rounded to any float of few bits."""
+    target, scale = fmt.element.scale_target, fmt.scale
+    if not isinstance(scale, Float) or fmt.tensor_scale is not None or fmt.recipe != "round":
+        return False
+    plain = scale.subnormals and scale.has_zero and 1 <= scale.mantissa_bits <= 22 and abs(scale.emin) < 200
+    return plain and target > 0 and float(np.float32(target)) == target
 
 
 @np.errstate(all="ignore")

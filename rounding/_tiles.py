@@ -12,22 +12,48 @@ from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
+from lowp.formats.tables import code_dtype
+from lowp.rounding._arrays import unlocked
+from lowp.rounding._float32_runs import _code_plan as code_plan
 from lowp.rounding._grids import Grid, grid_of
 from lowp.rounding._layout import Layout, make_layout
 from lowp.rounding._narrow import narrow_numbers
-from lowp.rounding._tile_recipes import OnePass, ScaleRule, element_numbers, factors_of, mode_numbers, one_pass, rule_of
-from lowp.rounding.modes import Rounding
+from lowp.rounding._tile_recipes import (
+    KIND_OF_DTYPE,
+    NO_FLOATS,
+    NO_SHORTS,
+    Factors,
+    Numbers,
+    ScaleRule,
+    codes_of_scales,
+    element_numbers,
+    factors_of,
+    lanes_of,
+    mode_numbers,
+    most_of,
+    needs_most,
+    rule_of,
+    tensor_scale,
+)
+from lowp.rounding.modes import Rounding, rounding
 from lowp.rounding.request import Request
 
+_NO_FACTORS = np.zeros((1, 2, 1))
 
-class _Prepared(NamedTuple):
-    """What does not depend on the numbers: `one_pass` is None where it takes two, `element` may change its spill."""
+
+class Prepared(NamedTuple):
+    """What does not depend on the numbers.
+
+    `lanes` is None where float32 lanes do not serve, `kernels` is the module of them; `element` may change its spill.
+    """
 
     layout: Layout
     grid: Grid
     table: tuple[int, int]
     rule: ScaleRule
-    one_pass: OnePass | None
+    lanes: Any
+    kernels: Any
+    needs_most: bool
     mode: NDArray[np.int64]
     element: tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -52,7 +78,7 @@ def serves(element: ScalarFormat, fmt: Block, overflow: str) -> bool:
 @lru_cache(maxsize=2048)
 def _prepared(
     fmt: Block, mode: Rounding, overflow: str, shape: tuple[int, ...], axis: Any, by_rows: bool
-) -> _Prepared | None:
+) -> Prepared | None:
     rule = rule_of(fmt, mode) if serves(fmt.element, fmt, overflow) else None
     if rule is None:
         return None
@@ -60,8 +86,19 @@ def _prepared(
     grid = grid_of(layout, by_rows)
     if grid is None:
         return None
-    element = element_numbers(fmt, np.nan)
-    return _Prepared(layout, grid, grid.table, rule, one_pass(fmt, mode, grid), mode_numbers(mode), element)
+    lanes, element = lanes_of(fmt, mode, rule, grid), element_numbers(fmt, np.nan)
+    from lowp.rounding import _lane_tile_kernels as kernels
+
+    most = needs_most(fmt, rule)
+    return Prepared(layout, grid, grid.table, rule, lanes, kernels, most, mode_numbers(mode), element)
+
+
+def prepared(fmt: Block, request: Request, shape: tuple[int, ...], axis: Any, pitch: int | None) -> Prepared | None:
+    """Return what does not depend on the numbers of an array, None where tiles do not serve."""
+    axes = axis if type(axis) is tuple else (axis,)
+    plain = all(type(a) is int for a in axes)  # as keys, 1 and True are one
+    prepare = _prepared if plain else _prepared.__wrapped__
+    return prepare(fmt, request.mode, request.overflow, shape, axis, pitch is not None)
 
 
 def quantize_tiled(
@@ -78,30 +115,151 @@ def quantize_tiled(
 
     `dtype` names the dtype to whose values products are rounded.
     """
-    axes = axis if type(axis) is tuple else (axis,)
-    plain = all(type(a) is int for a in axes)  # as keys, 1 and True are one
-    prepare = _prepared if plain else _prepared.__wrapped__
-    it = prepare(fmt, request.mode, request.overflow, x.shape, axis, pitch is not None)
-    if it is None:
-        return None
+    it = prepared(fmt, request, x.shape, axis, pitch)
+    return None if it is None else quantize_prepared(it, x, out, fmt, request, start, pitch, dtype)
+
+
+def quantize_prepared(
+    it: Prepared,
+    x: NDArray[Any],
+    out: NDArray[Any] | None,
+    fmt: Block,
+    request: Request,
+    start: int = 0,
+    pitch: int | None = None,
+    dtype: str = "float32",
+) -> NDArray[Any] | None:
+    """As `quantize_tiled`, with what `prepared` returns for the same arguments."""
+    x = unlocked(x)
     grid, narrow = it.grid, narrow_numbers(fmt, dtype)
-    x3 = grid.seen(x)
+    lanes = it.lanes is not None and dtype == "float32"
+    seen = Numbers(grid.seen(x))
+    places = np.array([start, pitch or grid.columns])
+    factors, most = None, None
+    if lanes and it.lanes.rule:
+        most = most_of(seen, fmt, it.rule) if it.needs_most else 0
+    else:
+        factors = factors_of(x, seen, it.layout, grid, it.table, it.rule, fmt, request)
+    if factors is None and most is None:
+        return None
     result = np.empty(x.shape, np.float32) if out is None else out
     sink = grid.seen(result)
-    if it.one_pass is not None:
-        from lowp.rounding._power_kernels import quantize_power_of_two_tiles as work
-
-        fixed = (x3, sink, grid.r, grid.c, *it.one_pass, narrow)
-        grid.split(lambda *bounds: work(*fixed, *bounds))
+    if lanes:
+        _in_lanes(seen, Numbers(sink), it, factors, most or 0, narrow, places, request)
         return result
-    factors = factors_of(x, x3, it.layout, grid, it.table, it.rule, fmt, request)
-    if factors is None:
-        return None
     from lowp.rounding._tile_kernels import quantize_tiles
 
+    assert factors is not None
     integers, floats = it.element if np.isnan(factors.spill) else element_numbers(fmt, factors.spill)
     steps, units = factors.steps.reshape(it.table), factors.units.reshape(it.table)
-    fixed = (x3, sink, steps, units, grid.r, grid.c, factors.kind, integers, floats, it.mode, narrow)  # type: ignore[assignment]
-    places = np.array([start, pitch or grid.columns])
+    fixed = (seen.floats, sink, steps, units, grid.r, grid.c, factors.kind, integers, floats, it.mode, narrow)
     grid.split(lambda *bounds: quantize_tiles(*fixed, *bounds, places, request.key0, request.key1), whole_tiles=False)
     return result
+
+
+def quantize_short_tiled(
+    x: NDArray[np.uint16],
+    out: NDArray[np.uint16] | None,
+    fmt: Block,
+    request: Request,
+    axis: Any,
+    dtype: str,
+    start: int = 0,
+    pitch: int | None = None,
+) -> NDArray[np.uint16] | None:
+    """Return the quantized array of float16 or bfloat16 bits, as `quantize_tiled`."""
+    it = prepared(fmt, request, x.shape, axis, pitch)
+    return None if it is None else quantize_short_prepared(it, x, out, fmt, request, dtype, start, pitch)
+
+
+def quantize_short_prepared(
+    it: Prepared,
+    x: NDArray[np.uint16],
+    out: NDArray[np.uint16] | None,
+    fmt: Block,
+    request: Request,
+    dtype: str,
+    start: int = 0,
+    pitch: int | None = None,
+) -> NDArray[np.uint16] | None:
+    """As `quantize_short_tiled`, with what `prepared` returns for the same arguments."""
+    if it.lanes is None:
+        return None
+    x = unlocked(x)
+    seen = Numbers(NO_FLOATS, it.grid.seen(x), KIND_OF_DTYPE[dtype])
+    factors, most = None, None
+    if it.lanes.rule:
+        most = most_of(seen, fmt, it.rule) if it.needs_most else 0
+    else:
+        factors = factors_of(x, seen, it.layout, it.grid, it.table, it.rule, fmt, request)
+    if factors is None and most is None:
+        return None
+    result = np.empty(x.shape, np.uint16) if out is None else out
+    places = np.array([start, pitch or it.grid.columns])
+    sink = Numbers(NO_FLOATS, it.grid.seen(result), seen.kind)
+    _in_lanes(seen, sink, it, factors, most or 0, narrow_numbers(fmt, dtype), places, request)
+    return result
+
+
+def _by_band(factors: Factors, table: tuple[int, int]) -> NDArray[np.float64]:
+    """Return a row of steps and one of units for each band."""
+    return np.stack((factors.steps.reshape(table), factors.units.reshape(table)), axis=1)
+
+
+def _in_lanes(
+    x: Numbers,
+    out: Numbers,
+    it: Prepared,
+    factors: Factors | None,
+    most: int,
+    narrow: NDArray[np.int64],
+    places: NDArray[np.int64],
+    request: Request,
+) -> None:
+    """Quantize in float32 lanes, with the scales of a rule or those given."""
+    grid, work = it.grid, it.kernels.quantize_lanes
+    wide = it.kernels.Wide(it.lanes.kind if factors is None else factors.kind, *it.element, it.mode, narrow)
+    given = _NO_FACTORS if factors is None else _by_band(factors, it.table)
+    apart = not np.may_share_memory(x.floats, out.floats)
+    arrays = (x.floats, x.shorts, out.floats, out.shorts, x.kind, apart)
+    fixed = (*arrays, grid.r, grid.c, it.lanes, wide, most, given)
+    grid.split(
+        lambda *bounds: work(*fixed, *bounds, places, request.key0, request.key1),
+        whole_tiles=grid.c <= it.kernels.PIECE,
+    )
+
+
+def encode_tiled(
+    x: NDArray[Any], fmt: Block, request: Request, axis: Any
+) -> tuple[NDArray[Any], NDArray[Any], float | None] | None:
+    """Return the codes of float32 numbers, those of scales and the tensor's scale; None where lanes do not serve."""
+    it = prepared(fmt, request, x.shape, axis, None)
+    if it is None or it.lanes is None or x.dtype != np.float32 or not x.size:
+        return None
+    plan = code_plan(fmt.element, rounding("ties_to_even"), "saturate")
+    if plan is None:
+        return None
+    grid, seen = it.grid, Numbers(it.grid.seen(unlocked(x)))
+    factors, most = None, None
+    if it.lanes.rule:
+        most = most_of(seen, fmt, it.rule) if it.needs_most else 0
+    else:
+        factors = factors_of(x, seen, it.layout, grid, it.table, it.rule, fmt, request)
+    if factors is None and most is None:
+        return None
+    work = it.kernels.encode_lanes
+    tensor = tensor_scale(most or 0, fmt, it.rule) if factors is None else factors.tensor
+    codes, scales = np.empty(x.shape, code_dtype(fmt.element.bits)), np.empty(it.table, np.float32)
+    wide = it.kernels.Wide(
+        it.lanes.kind if factors is None else factors.kind, *it.element, it.mode, narrow_numbers(fmt, "float32")
+    )
+    given = _NO_FACTORS if factors is None else _by_band(factors, it.table)
+    arrays = (seen.floats, NO_SHORTS, grid.seen(codes), scales)
+    fixed = (*arrays, grid.r, grid.c, it.lanes, wide, most or 0, 1.0 if tensor is None else tensor, given, *plan)
+    places = np.array([0, grid.columns])
+    grid.split(
+        lambda *bounds: work(*fixed, *bounds, places, request.key0, request.key1),
+        whole_tiles=grid.c <= it.kernels.PIECE,
+    )
+    found = codes_of_scales(scales.reshape(-1), it.rule, fmt)
+    return None if found is None else (codes, found.reshape(it.layout.scale_shape), tensor)

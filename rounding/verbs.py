@@ -14,9 +14,9 @@ from lowp.formats.packed import Packed
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
-from lowp.rounding._arrays import Source, as_source, is_float, to_caller
+from lowp.rounding._arrays import Source, as_source, is_float, to_caller, unlocked
 from lowp.rounding._dispatch import is_jax, is_torch
-from lowp.rounding._quick import quick_run, quickly
+from lowp.rounding._quick import quick_blocks, quick_run, quickly
 from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request, without_nan
@@ -87,14 +87,19 @@ def quantize(
         return quantize_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
     if quickly(x, out, axis, seed):
         run = quick_run(x.dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
-        if run is not None:
-            return run(x, np.empty(x.shape, x.dtype) if out is None else out)
+        found = None if run is None else run(x, np.empty(x.shape, x.dtype) if out is None else out)
+        if found is not None:
+            return found
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "keep", QUANTIZE_NAN)
+    if isinstance(resolved, Block) and nan is None:
+        found = quick_blocks(x, out, resolved, request, axis)
+        if found is not None:
+            return found
     source = _checked(x, resolved, request)
     check_axis(axis, source.values.ndim, resolved)
     target = _checked_out(out, source)
-    values = np.ascontiguousarray(source.values).reshape(source.values.shape)
+    values = unlocked(np.ascontiguousarray(source.values).reshape(source.values.shape))
     if isinstance(resolved, Block):
         from lowp.rounding._blocks import quantize_blocks
         from lowp.rounding._fast_blocks import try_fast
@@ -164,7 +169,7 @@ def encode(
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
     check_axis(axis, source.values.ndim, resolved)
-    values = np.ascontiguousarray(source.values).reshape(source.values.shape)
+    values = unlocked(np.ascontiguousarray(source.values).reshape(source.values.shape))
     dtype = source.dtype or np.dtype(np.float64)
     if isinstance(resolved, Block):
         from lowp.rounding._blocks import encode_blocks
@@ -217,6 +222,7 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
 
             return decode_encoded(codes, dtype)
         target = codes.dtype if dtype is None else _float_dtype(dtype)
+        codes = replace(codes, codes=unlocked(codes.codes))
         if isinstance(codes.format, Block):
             from lowp.rounding._blocks import decode_blocks
 
@@ -248,7 +254,7 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def _decoded(codes: Any, fmt: ScalarFormat, dtype: np.dtype[Any]) -> NDArray[Any]:
-    values = decode_values(codes, fmt, dtype)
+    values = decode_values(unlocked(codes) if isinstance(codes, np.ndarray) else codes, fmt, dtype)
     return values if values.dtype == dtype else np.asarray(to_caller(values, Source(values, dtype, False), fmt))
 
 

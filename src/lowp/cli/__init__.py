@@ -1,5 +1,5 @@
-"""The command line: `lowp formats`, `show`, `round`, `compare`, `study`, `recipes`, `vectors` and
-`verify-vectors`.
+"""The command line: `lowp formats`, `show`, `round`, `compare`, `study`, `recipes`, `cost`, `vectors`,
+`verify-vectors` and `verify`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave the interpreter.
 
-    Exit codes: 0 done; 1 a difference that `verify-vectors` found; 2 a wrong argument or a bad file, with one line on
-    stderr; 130 interrupted.
+    Exit codes: 0 done; 1 a difference that `verify-vectors` or `verify` found; 2 a wrong argument or a bad file, with
+    one line on stderr; 130 interrupted.
 
     Args:
         arguments: What follows the program's name; default `sys.argv[1:]`.

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from lowp.cli.compare import compare
+from lowp.cli.cost import cost
 from lowp.cli.formats import formats, show
 from lowp.cli.recipes import recipes
 from lowp.cli.rounding import round_value
 from lowp.cli.study import study
 from lowp.cli.vectors import vectors, verify_vectors
+from lowp.cli.verify import verify
 
 app = typer.Typer(
     name="lowp",
@@ -28,8 +30,10 @@ app.command("round", context_settings={"ignore_unknown_options": True})(round_va
 app.command()(compare)
 app.command()(study)
 app.command()(recipes)
+app.add_typer(cost, name="cost")
 app.command()(vectors)
 app.command()(verify_vectors)
+app.command()(verify)
 
 
 def _print_version(wanted: bool) -> None:
