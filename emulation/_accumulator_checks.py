@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
@@ -24,6 +25,8 @@ CHOICES = {
     "subnormal_results": ("keep", "zero"),
 }
 ORDERS = ("sequential", "pairwise", "random")
+#: Integers of more bits than `lowp.Integer` has are fixed point without fraction bits.
+_WIDE_INTEGER = re.compile(r"(?P<unsigned>u?)int(?P<bits>3[3-9]|[45][0-9]|6[0-4])", re.IGNORECASE)
 #: Any rounded value beyond the largest number is infinite, whatever the rounding mode.
 INFINITY = "infinity"
 #: Bits that sums in 64-bit integers have room for below the largest exponent.
@@ -139,7 +142,8 @@ def _order(given: Any) -> str | tuple[int, ...]:
 def _scalar(name: str, given: Any) -> ScalarFormat:
     if not isinstance(given, str | Format):
         raise ArgumentTypeError(f"{name}={given!r} must be a format or its name.")
-    fmt = parse(given)
+    wide = _WIDE_INTEGER.fullmatch(given) if isinstance(given, str) else None
+    fmt: Format = Fixed(int(wide["bits"]), 0, signed=not wide["unsigned"]) if wide else parse(given)
     if not isinstance(fmt, ScalarFormat):
         raise ArgumentError(f"{name}={fmt.name!r} must be a scalar format: sums have no block scales.")
     return fmt

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp._errors import ArgumentError
 from lowp.emulation import _aligned_columns_kernels as columns_kernels
 from lowp.emulation import _aligned_kernels as kernels
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
+from lowp.emulation._operands import check_comes_back
 from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import StoredPlan, stored_plan
 from lowp.formats.float_format import Float
@@ -21,6 +24,9 @@ from lowp.rounding.modes import rounding
 if TYPE_CHECKING:
     from lowp.emulation.accumulator import Accumulator
 
+_FLOAT64, _ONE = Float(11, 52), Float(2, 1, bias=1, specials="finite")
+#: Bits above the largest exponent that a step's terms have without their number, and those of groups with scales more.
+_CARRIES, _SCALED = 3, 12
 _NEVER = 1 << 24
 #: No reference exponent is below this, far below any product's; powers of two beside it stay in float64's range.
 _LEAST_REFERENCE = -900
@@ -66,14 +72,31 @@ class AlignedPlan(NamedTuple):
     power_shift: int
 
 
-def run(a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat) -> NDArray[Any]:
-    """Return the running sums after all terms; arrays are (batch, rows, terms), (batch, terms, columns)."""
+def run(
+    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat, first_step: int = 0
+) -> NDArray[Any]:
+    """Return the running sums after all terms; arrays are (batch, rows, terms), (batch, terms, columns).
+
+    `first_step`: how many numbers were stored for each output before, for stochastic rounding.
+    """
     alignment = accumulator.alignment
     assert alignment is not None
     if not a.values.shape[2] or not c.size:
         return c.copy()
+    check_comes_back(accumulator.format, "aligned sums", "a format of up to 53 bits")  # type: ignore[arg-type]
+    if rounding(accumulator.rounding).variant:
+        return _drawn(a, b, c, accumulator, c_format, first_step)
+    return _all_steps(a, b, c, accumulator, c_format)
+
+
+def _all_steps(
+    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat, kept_as: Any = None
+) -> NDArray[Any]:
+    """Return the running sums; `kept_as`: the format below whose exponents results are not cut, if another."""
+    alignment = accumulator.alignment
+    assert alignment is not None
     if accumulator.subnormal_inputs != "keep":
-        return _flushed(a, b, c, accumulator, c_format)
+        return _flushed(a, b, c, accumulator, c_format, kept_as)
     left, right = factors(a.values, a.format), factors(b.values, b.format)
     scales = None
     if alignment.scaled_group:
@@ -86,12 +109,14 @@ def run(a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_fo
         accumulator.signed_zero,
     )  # fmt: skip
     plan = _plan(accumulator, (a, b), (left, right), scales, c_format)
+    if kept_as is not None:
+        plan = plan._replace(least_exponent=_least_running_exponent(kept_as))
     dtype = _dtype(plan, left, right, stored) if scales is None else None
     return _Sums(plan, stored, left, right, scales, (a, b), dtype).run(c)
 
 
 def _flushed(
-    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat
+    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat, kept_as: Any
 ) -> NDArray[Any]:
     """Return the running sums where subnormal operands and running sums are read as zero: step by step."""
     plain = replace(accumulator, subnormal_inputs="keep")
@@ -99,7 +124,36 @@ def _flushed(
     fmt = c_format
     for first in range(0, a.values.shape[2], accumulator.group):
         part = slice(first, first + accumulator.group)
-        c = run(a.taken(part, 2), b.taken(part, 1), without_subnormals(c, fmt), plain, fmt)
+        c = _all_steps(a.taken(part, 2), b.taken(part, 1), without_subnormals(c, fmt), plain, fmt, kept_as)
+        fmt = accumulator.format  # type: ignore[assignment]
+    return c
+
+
+def _drawn(
+    a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat, first_step: int
+) -> NDArray[Any]:
+    """Return the running sums where random bits round them: each step's sum in float64, then stored."""
+    from lowp.emulation._summation import run as stored
+
+    alignment = accumulator.alignment
+    assert alignment is not None
+    kept = max(alignment.fraction_bits, alignment.sum_fraction_bits or 0, alignment.running_fraction_bits or 0)
+    group = min(accumulator.group, a.values.shape[2])
+    if kept + _CARRIES + group.bit_length() + (_SCALED if alignment.scaled_group else 0) > _FLOAT64.mantissa_bits + 1:
+        raise ArgumentError(
+            f"rounding={accumulator.rounding!r} does not go together with aligned sums of {group} terms of {kept} "
+            "fraction bits, which float64 does not hold; take fewer bits or a smaller group."
+        )
+    plain = {"rounding": "ties_to_even", "overflow": "infinity", "subnormal_results": "keep"}
+    exact = replace(accumulator, format=_FLOAT64, **plain)  # type: ignore[arg-type]
+    each = replace(accumulator, alignment=None, group=1, subnormal_inputs="keep")
+    one, nothing, fmt = Side(np.ones((1, 1, 1)), _ONE), np.full((1, c.size, 1), -0.0), c_format
+    for step, first in enumerate(range(0, a.values.shape[2], accumulator.group)):
+        part = slice(first, first + accumulator.group)
+        total = _all_steps(a.taken(part, 2), b.taken(part, 1), c, exact, fmt, accumulator.format)
+        c = stored(Side(total.reshape(1, -1, 1), _FLOAT64), one, nothing, each, each.format, first_step + step).reshape(  # type: ignore[arg-type]
+            c.shape
+        )
         fmt = accumulator.format  # type: ignore[assignment]
     return c
 
@@ -141,8 +195,8 @@ def _plan(
         cut=rounding(alignment.cut).table,
         sum_cut=rounding(alignment.sum_cut).table,
         zero_exponent=_LEAST_REFERENCE if zero is None else zero,
-        first_least_exponent=least_exponent(c_format),
-        least_exponent=least_exponent(accumulator.format),  # type: ignore[arg-type]
+        first_least_exponent=_least_running_exponent(c_format),
+        least_exponent=_least_running_exponent(accumulator.format),  # type: ignore[arg-type]
         right=product_bits - element_exponent - alignment.fraction_bits,
         product_bits=product_bits,
         lanes=alignment.lanes,
@@ -160,6 +214,11 @@ def _plan(
         power_bias=0,
         power_shift=0,
     )
+
+
+def _least_running_exponent(fmt: ScalarFormat) -> int:
+    """Return the least exponent that a running sum of a format may have, which is zero's too."""
+    return least_exponent(fmt) if isinstance(fmt, Float) else math.frexp(fmt.smallest_subnormal)[1] - 1
 
 
 def _dtype(plan: AlignedPlan, left: Factors, right: Factors, stored: StoredPlan) -> type | None:

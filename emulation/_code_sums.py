@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError
 from lowp.emulation import _exact_bins
 from lowp.emulation._evaluate import compute
-from lowp.emulation._operands import Operand, Settings, coded, holds_exactly
+from lowp.emulation._operands import Operand, Settings, check_comes_back, coded, holds_exactly
 from lowp.emulation._side import Side
 from lowp.emulation._target import Target
 from lowp.emulation.accumulator import Accumulator
@@ -39,6 +39,8 @@ def sums(a: Side, b: Side, c: Sums, accumulator: Accumulator, first: int = 0) ->
     _check(accumulator)
     if not a.values.shape[2]:
         return c.copy()
+    if accumulator.compensation is not None:
+        check_comes_back(accumulator.format, "compensated sums", "compensation=None")  # type: ignore[arg-type]
     stored = Stored(accumulator, c.size, first)
     start = c.reshape(-1)
     if accumulator.group_sum == "fused" and accumulator.group > 1 and accumulator.table is None:
@@ -197,6 +199,8 @@ def _exact_steps(a: Side, b: Side, start: Sums, accumulator: Accumulator, stored
     running = np.zeros(0, np.uint8)
     batch, rows, terms = a.values.shape
     group = min(accumulator.group, max(terms, 1))
+    if terms > group:
+        check_comes_back(stored.format, "running sums", f"group=1, or one group of all {terms} terms")
     columns = b.values.shape[2]
     for first in range(0, terms, group):
         target = stored.target(stored.format)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lowp._errors import ArgumentError
 from lowp.emulation._accumulator_checks import INFINITY
+from lowp.emulation._operands import check_comes_back
 from lowp.emulation._side import Side
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats.float_format import Float
@@ -27,6 +28,7 @@ def of_rounded_products(a: Side, b: Side, c: Sums, accumulator: Accumulator, run
     fmt = accumulator.product
     assert isinstance(fmt, ScalarFormat)
     _check_rounding(accumulator, "product='exact'")
+    check_comes_back(fmt, "rounded products", "product='exact'")
     overflow = accumulator.overflow
     if (overflow == INFINITY and not fmt.has_infinity) or (overflow in INTEGER_ONLY and isinstance(fmt, Float)):
         overflow = "infinity_or_nan"
@@ -48,6 +50,7 @@ def of_rounded_products(a: Side, b: Side, c: Sums, accumulator: Accumulator, run
 def in_a_tree(a: Side, b: Side, c: Sums, accumulator: Accumulator, run: Run) -> Sums:
     """Return the sum of `c` and a tree of the sums of fused groups."""
     _check_rounding(accumulator, "order='sequential'")
+    check_comes_back(accumulator.format, "sums of groups", "group=1")  # type: ignore[arg-type]
     one_by_one = replace(accumulator, order="sequential")
     size, terms, nothing = accumulator.group, a.values.shape[2], _nothing(c, accumulator)
     groups = [slice(k, min(k + size, terms)) for k in range(0, terms, size)]

@@ -45,6 +45,8 @@ class Options(How, total=False):
 
 
 #: Formats whose codes NumPy reads itself.
+#: Bits of the widest logarithmic formats whose codes are found again from float64.
+_MOST_LOGARITHMIC = 52
 _HARDWARE: dict[ScalarFormat, Any] = {Float(8, 23): np.float32, Float(11, 52): np.float64}
 OPTIONS = ("fmt", "rounding", "overflow", "seed", "random_bits", "saturation_bits", "nan")
 
@@ -210,6 +212,18 @@ def holds_exactly(fmt: ScalarFormat) -> bool:
     if isinstance(fmt, RankedFormat):
         return not is_logarithmic(fmt) and precision(fmt) <= 53 and within_float64(fmt)
     return precision(fmt) - fmt.signed <= 53
+
+
+def check_comes_back(fmt: ScalarFormat, what: str, instead: str) -> None:
+    """Raise ArgumentError if numbers of a format are not found again from what float64 has of them.
+
+    Logarithmic ones of up to 52 bits are: float64 is closer to them than half of their spacing.
+    """
+    if not holds_exactly(fmt) and not (is_logarithmic(fmt) and fmt.bits <= _MOST_LOGARITHMIC):
+        raise ArgumentError(
+            f"{what} in {fmt.name!r} are passed on as float64, which does not have all of its numbers; take {instead}, "
+            "or lowp.emulation.exact_accumulators."
+        )
 
 
 @lru_cache(maxsize=256)

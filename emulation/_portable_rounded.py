@@ -11,6 +11,7 @@ from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import is_storable, stored_plan
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding._portable import quantize_values
 from lowp.rounding._portable_shapes import joined
@@ -18,6 +19,8 @@ from lowp.rounding.lowering import check_overflow
 from lowp.rounding.request import QUANTIZE_NAN, Request, make_request
 
 _INFINITY = float("inf")
+#: Sums below so many units have room for fractions of a unit in float64.
+_WHOLE = 2.0**51
 #: Significant bits of a float format to which float64 sums rounded to odd are rounded once more without harm.
 _MOST_PRECISION = 51
 
@@ -28,11 +31,15 @@ def is_plain(fmt: Any, accumulator: Accumulator) -> bool:
     return plain and is_storable(fmt, accumulator.rounding, _overflow(fmt, accumulator)) and fmt.emin > -900
 
 
+def takes_turns(accumulator: Accumulator) -> bool:
+    """Whether sums that differ by 2^bits units are stored as the same number."""
+    return accumulator.overflow == "wrap" and not getattr(accumulator.format, "symmetric", False)
+
+
 def run(xp: Any, a: Side, b: Side, c: Any, accumulator: Accumulator, first_step: int, keys: Any = None) -> Any:
     """Return the running sums after all terms of a contiguous run, of which there are some."""
     sums = _Sums(xp, accumulator, c, first_step, keys)
-    left = sums.read(a.scaled_values(2), a.format if a.scales is None else None)
-    right = sums.read(b.scaled_values(1), b.format if b.scales is None else None)
+    left, right = (x._replace(values=sums.read(x.values, x.format)).scaled_values(i) for x, i in ((a, 2), (b, 1)))
     if accumulator.compensation is not None:
         return _corrected(xp, sums, left, right, c, accumulator.compensation)
     if accumulator.order == "pairwise":
@@ -86,11 +93,27 @@ class _Sums:
 
     def exact(self, x: Any, y: Any) -> Any:
         """Return the sum of two numbers rounded to odd, an exact zero signed as the accumulator has it."""
-        total = add_to_odd(self.xp, x, y)
+        xp, total = self.xp, add_to_odd(self.xp, x, y)
+        if self.accumulator.signed_zero == "underflow":
+            return xp.where(total == 0, 0.0, total)
+        first, second = xp.bits(x), xp.bits(y)  # compilers take x + 0 for x, which is not so for -0
         if self.accumulator.rounding == "toward_negative":
-            xp = self.xp
-            total = xp.where((total == 0) & ((xp.bits(x) != 0) | (xp.bits(y) != 0)), -0.0, total)
-        return self.xp.where(total == 0, 0.0, total) if self.accumulator.signed_zero == "underflow" else total
+            negative = (first != 0) | (second != 0)
+        else:
+            negative = (first < 0) & (second < 0)
+        return xp.where(total == 0, xp.where(negative, -0.0, abs(total)), total)
+
+    def wrapped(self, x: Any) -> Any:
+        """Return products as a sum that wraps takes them: large ones, which are whole units, less whole turns."""
+        fmt, xp = self.format, self.xp
+        if not takes_turns(self.accumulator) or not isinstance(fmt, Integer | Fixed):
+            return x
+        unit = 2.0 ** -(fmt.fraction_bits if isinstance(fmt, Fixed) else 0)
+        turn = unit * 2.0**fmt.bits
+        turns = xp.where(abs(x) < _INFINITY, x / turn, 0.0)
+        some = abs(turns) < _WHOLE  # beyond there are only whole turns
+        whole = xp.where(some, xp.cast(xp.cast(xp.where(some, turns, 0.0), "int64"), "float64"), turns)
+        return xp.where((abs(x) >= unit * _WHOLE) & (abs(x) < _INFINITY), x - whole * turn, x)
 
     def add(self, x: Any, y: Any, draw: Any) -> Any:
         """Return the stored sum of two stored numbers."""
@@ -145,6 +168,7 @@ class _Sums:
         """Return the running sum after one step."""
         total, used = self.group_sum(left, right, draw)
         if self.fused:
+            total = self.wrapped(total)
             return self.store(self.exact(self.of(running), total), self.format, draw + used)
         return self.add(running, total, draw + used)
 

@@ -90,6 +90,8 @@ def _lacks_aligned(accumulator: Accumulator, a: Side, b: Side) -> str | None:
         return "an alignment with result_fraction_bits or product_limit"
     if how.cut not in ("toward_zero", "toward_negative"):
         return f"cut={how.cut!r}"
+    if rounding(accumulator.rounding).variant:
+        return f"aligned sums with rounding={accumulator.rounding!r}"
     if not is_storable(fmt, accumulator.rounding, accumulator.overflow) or not _is_near(fmt):  # type: ignore[arg-type]
         return f"aligned sums in {fmt.name!r}"  # type: ignore[union-attr]
     if accumulator.subnormal_inputs != "keep":
@@ -130,6 +132,9 @@ def _lacks_rounded(accumulator: Accumulator, a: Side, b: Side) -> str | None:
         return f"overflow={how.overflow!r} in {how.format.name!r} with rounding={how.rounding!r}"  # type: ignore[union-attr]
     if how.subnormal_results != "keep" and not _portable_rounded.is_plain(how.format, how):
         return f"subnormal_results={how.subnormal_results!r} in {how.format.name!r}"  # type: ignore[union-attr]
+    turns = _portable_rounded.takes_turns(how) and how.compensation is None and how.group_sum == "fused"
+    if how.overflow.startswith("wrap") and not turns and _reach(a) + _reach(b) + _point(how.format) > _FLOAT64_BITS - 2:
+        return f"overflow={how.overflow!r} of sums in {how.format.name!r} of products too large for float64"  # type: ignore[union-attr]
     if how.compensation is not None and how.subnormal_inputs != "keep":
         return "a corrected sum that reads subnormal numbers as zero"
     if how.group > 1 and how.group_sum == "fused" and how.product != "exact":
@@ -139,6 +144,20 @@ def _lacks_rounded(accumulator: Accumulator, a: Side, b: Side) -> str | None:
     if how.group_sum == "fused" and how.group > 1 and _window(a) + _window(b) + how.group.bit_length() > _FLOAT64_BITS:
         return f"exact sums of {how.group} products of {a.format.name!r} and {b.format.name!r}, too wide for float64"
     return None
+
+
+def _reach(side: Side) -> int:
+    """Return the exponent that no number of an operand reaches."""
+    fmt = side.format
+    if side.scale_format is None and isinstance(fmt, Float):
+        return fmt.emax + 1
+    whole = fmt.bits - _point(fmt) if isinstance(fmt, Integer | Fixed) else _FLOAT64_BITS
+    return whole if side.scale_format is None else _FLOAT64_BITS
+
+
+def _point(fmt: Any) -> int:
+    """Return the bits right of the binary point of an integer or fixed-point format."""
+    return fmt.fraction_bits if isinstance(fmt, Fixed) else 0
 
 
 def _window(side: Side) -> int:

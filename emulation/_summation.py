@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.emulation._operands import check_comes_back
 from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import is_storable
 from lowp.emulation.accumulator import Accumulator
@@ -60,6 +61,7 @@ class _Summation:
         if not has_partial_sums(accumulator) or terms == 0:
             return self.run(a, b, c, inner, c_format)
         outer = accumulator.outer or _adding(accumulator)
+        check_partial_sums(accumulator, outer)
         zeros, parts = self.xp.full_like(c, 0), []
         runs = splits(accumulator, terms)
         for split in runs:
@@ -132,6 +134,13 @@ def term_order(accumulator: Accumulator, terms: int) -> NDArray[np.intp] | None:
     return places[places < terms]
 
 
+def check_partial_sums(accumulator: Accumulator, outer: Accumulator) -> None:
+    """Raise ArgumentError if partial sums are numbers that float64, as which they are passed on, does not have."""
+    inside = accumulator.chunk is not None and accumulator.splits > 1
+    for how in (accumulator, outer) if inside else (accumulator,):
+        check_comes_back(how.format, "partial sums", "one chain without chunk, lanes and splits")  # type: ignore[arg-type]
+
+
 def has_partial_sums(accumulator: Accumulator) -> bool:
     """Whether there are partial sums."""
     return accumulator.chunk is not None or accumulator.lanes > 1 or accumulator.splits > 1
@@ -169,8 +178,8 @@ def run(a: Side, b: Side, c: Sums, accumulator: Accumulator, c_format: ScalarFor
     if accumulator.alignment is not None:
         from lowp.emulation import _aligned_sums
 
-        return _aligned_sums.run(a, b, c, accumulator, c_format)
-    a, b = (_scaled(x, axis) for x, axis in ((a, -1), (b, -2)))
+        return _aligned_sums.run(a, b, c, accumulator, c_format, first_step)
+    a, b = (_scaled(x, axis, accumulator.subnormal_inputs) for x, axis in ((a, -1), (b, -2)))
     fused_groups = accumulator.group_sum == "fused" and accumulator.group > 1 and accumulator.table is None
     if fused_groups and a.values.shape[2] and (accumulator.product != "exact" or accumulator.order == "pairwise"):
         from lowp.emulation import _group_sums
@@ -193,8 +202,12 @@ def _rounds_in_floats(accumulator: Accumulator) -> bool:
     return is_storable(accumulator.format, accumulator.rounding, accumulator.overflow)  # type: ignore[arg-type]
 
 
-def _scaled(side: Side, axis: int) -> Side:
-    """Return elements times scales as elements of a format that has them all."""
+def _scaled(side: Side, axis: int, subnormal: str) -> Side:
+    """Return elements, as an addition reads them, times scales as elements of a format that has them all."""
     if side.scales is None:
         return side
+    fmt, values = side.format, side.values
+    if subnormal != "keep" and isinstance(fmt, Float) and fmt.subnormals:
+        zeros = np.copysign(0.0, values if subnormal == "zero" else 1.0)
+        side = side._replace(values=np.where(np.abs(values) < fmt.smallest_normal, zeros, values))
     return Side(side.scaled_values(axis), Float(11, 52))

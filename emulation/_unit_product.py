@@ -17,6 +17,7 @@ from lowp.emulation.accumulator import Accumulator, Alignment
 from lowp.emulation.gauss_table import GaussTable
 from lowp.emulation.matmul import (
     Operand,
+    as_float64,
     beyond,
     plain_format,
     product,
@@ -155,10 +156,11 @@ def check_blocks(given: Product) -> None:
 def with_numpy(given: Product, arrays: Arrays, multiplied: Any = product) -> Any:
     """Return the product of NumPy arrays of matrices; `multiplied` computes it from operands, as `matmul.product`."""
     sides = [
-        Operand(np.asarray(x).astype(np.float64), kind.format, _float64(scale), kind.scale, kind.block)
-        for x, kind, scale in ((arrays.a, given.a, arrays.scale_a), (arrays.b, given.b, arrays.scale_b))
+        Operand(as_float64(np.asarray(x), role), kind.format, _float64(scale), kind.scale, kind.block)
+        for role, x, kind, scale in (("a", arrays.a, given.a, arrays.scale_a), ("b", arrays.b, given.b, arrays.scale_b))
     ]
-    result = multiplied(given.how, sides[0], sides[1], _float64(arrays.c))
+    addend = None if arrays.c is None else as_float64(np.asarray(arrays.c), "c")
+    result = multiplied(given.how, sides[0], sides[1], addend)
     if arrays.alpha is not None:
         result = np.asarray(verbs.quantize(result * np.float64(arrays.alpha), given.own, overflow=beyond(given.own)))
     if given.fmt is not None:

@@ -20,9 +20,14 @@ _BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "xf32": 4}
 #: A step of this many terms is as good as any longer one.
 _NO_STEP = 1
 _INSTRUCTION = re.compile(
-    r"(?P<name>mma|wmma|wgmma|tcgen05)_m\d+n\d+k(?P<k>\d+)(?:_(?P<kind>(?!block)[a-z0-9_]+?))?(?:_block(?P<block>\d+))?"
+    r"(?P<name>mma|wmma|wgmma|tcgen05)_m\d+n\d+k(?P<k>\d+)(?:_(?P<kind>(?!block)[a-z0-9_]+?))?"
+    r"(?:_block(?P<block>[1-9]\d*))?",
+    re.ASCII,
 )
-_MFMA = re.compile(r"(?P<name>mfma)_\d+x\d+x(?P<k>\d+)(?:_(?P<kind>1k|\d+b))?")
+_MFMA = re.compile(r"(?P<name>mfma)_\d+x\d+x(?P<k>\d+)(?:_(?P<kind>1k|\d+b))?", re.ASCII)
+_OTHER = re.compile(r"(?P<name>[a-z0-9_]+?)(?:_block(?P<block>[1-9]\d*))?", re.ASCII)
+#: Formats of results and addends that NVIDIA's instructions combine.
+_ADDENDS = ("f16", "f32")
 
 
 class Coding(NamedTuple):
@@ -167,11 +172,17 @@ def _asked(name: object) -> Asked | None:
     if len(parts) != 4:
         return None
     architecture, instruction, operands, result = parts
-    result, _, addend = result.partition("_c")
+    result, other, addend = result.partition("_c")
+    if other and addend not in _ADDENDS:
+        return None
     match = _INSTRUCTION.fullmatch(instruction) or _MFMA.fullmatch(instruction)
     if match is None:
-        plain, _, size = instruction.partition("_block")
-        return Asked(architecture, plain, "", int(size or 0), None, operands, result, addend or result)
+        plain = _OTHER.fullmatch(instruction)
+        if plain is None:
+            return None
+        return Asked(
+            architecture, plain["name"], "", int(plain["block"] or 0), None, operands, result, addend or result
+        )
     parts_of = match.groupdict()
     block, kind = int(parts_of.get("block") or 0), parts_of["kind"] or ""
     return Asked(architecture, parts_of["name"], kind, block, int(parts_of["k"]), operands, result, addend or result)
@@ -180,7 +191,7 @@ def _asked(name: object) -> Asked | None:
 def _matches(row: Row, asked: Asked) -> bool:
     if row.architecture != asked.architecture or asked.operands not in row.operands or row.block != asked.block:
         return False
-    if asked.result not in row.sums or asked.addend not in ("f16", "f32", asked.result):
+    if asked.result not in row.sums or not (asked.addend == asked.result or _takes_addends(row, asked.result)):
         return False
     if not row.shapes:
         return asked.instruction == (f"{row.instruction}_{row.kind}" if row.kind else row.instruction)
@@ -188,6 +199,11 @@ def _matches(row: Row, asked: Asked) -> bool:
     if row.instruction != asked.instruction or not (blocks or row.kind == asked.kind):
         return False
     return asked.terms in {row.terms(shape) for shape in row.shapes}
+
+
+def _takes_addends(row: Row, result: str) -> bool:
+    """Whether there may be addends of the other format: only float16 products of NVIDIA's warps have them."""
+    return row.instruction in ("mma", "wmma") and row.operands == ("f16_f16",) and result in _ADDENDS
 
 
 def _fields(row: Row, asked: Asked) -> dict[str, Any]:

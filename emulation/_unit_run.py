@@ -33,7 +33,7 @@ def run_codes(
 ) -> NDArray[Any]:
     """Return codes of `a @ b + c`; see `MatrixUnit.run_codes`."""
     values = [decoded(unit.a, a, "a"), decoded(unit.b, b, "b"), None if c is None else decoded(unit.c, c, "c")]
-    scales = [_scales(unit, given, f"scale_{side}") for side, given in (("a", scale_a), ("b", scale_b))]
+    scales = [_scales(unit, given, f"scale_{side}", decoded) for side, given in (("a", scale_a), ("b", scale_b))]
     return encoded(unit.d, product(unit, values[0], values[1], values[2], *scales))
 
 
@@ -42,16 +42,13 @@ def run_values(
 ) -> NDArray[np.float64]:
     """Return values of `a @ b + c`; see `MatrixUnit.run`."""
     values = [checked(unit.a, a, "a"), checked(unit.b, b, "b"), None if c is None else checked(unit.c, c, "c")]
-    scales = [
-        None if given is None or not unit.scale else checked(unit.scale, given, f"scale_{side}")
-        for side, given in (("a", scale_a), ("b", scale_b))
-    ]
+    scales = [_scales(unit, given, f"scale_{side}", checked) for side, given in (("a", scale_a), ("b", scale_b))]
     return product(unit, values[0], values[1], values[2], *scales)
 
 
 def product(unit: MatrixUnit, a: Any, b: Any, c: Any, scale_a: Any, scale_b: Any) -> NDArray[np.float64]:
     """Return the values of `a @ b + c`, all arrays float64 values of their formats, with leading batch axes."""
-    a, b, c, lead = shaped(a, b, c)
+    a, b, c, lead = shaped(a, b, c, scale_a, scale_b)
     scale_a, scale_b = _shaped_scales(unit, a, b, scale_a, scale_b, lead)
     left = _read_as(unit, unit.a), _read_as(unit, unit.b)
     scale_format = _unit_rows.coding(unit.scale).format if unit.scale else None
@@ -85,7 +82,7 @@ def decoded(name: str, codes: ArrayLike, role: str) -> NDArray[np.float64]:
     bits = given.astype(np.int64) if given.dtype.kind == "i" else given.astype(np.uint64).view(np.int64)
     mask = (1 << coding.container) - 1 if coding.container < 64 else -1
     used = coding.format.bits + coding.ignored
-    least = -(1 << (used - 1)) if given.dtype.kind == "i" else 0
+    least = -(1 << (max(used, coding.container if name == "ue4m3" else 0) - 1)) if given.dtype.kind == "i" else 0
     over = (bits < least) | (bits > mask) if coding.container < 64 else np.zeros(1, bool)
     if name == "ue4m3":
         bits = bits & 0x7F  # the unit ignores the sign bit
@@ -126,7 +123,10 @@ def encoded(name: str, values: NDArray[np.float64]) -> NDArray[Any]:
 def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:
     """Return values, every one of which the format has; of TF32 patterns, those that the unit reads."""
     coding = _unit_rows.coding(name)
-    given = np.asarray(values, dtype=np.float64)
+    plain = np.asarray(values)
+    if plain.dtype.kind not in "iufV" and plain.size:  # V: the floats of ml_dtypes
+        raise ArgumentTypeError(f"{role} must hold real numbers, not {plain.dtype}.")
+    given = plain.astype(np.float64)
     mode = "toward_zero" if coding.ignored else "ties_to_even"
     read = np.asarray(verbs.quantize(given, coding.format, mode, keeping(coding.format)))
     exact = given == given.astype(np.float32) if coding.ignored else read == given
@@ -149,16 +149,18 @@ def _read_as(unit: MatrixUnit, name: str) -> ScalarFormat:
     return _unit_rows.coding(unit.reads or name).format
 
 
-def _scales(unit: MatrixUnit, given: ArrayLike | None, role: str) -> NDArray[np.float64] | None:
+def _scales(unit: MatrixUnit, given: ArrayLike | None, role: str, read: Any) -> NDArray[np.float64] | None:
     if given is None:
         return None
     if not unit.scale:
         raise ArgumentError(f"{role} was given, but {unit.name!r} has no block scales.")
-    return decoded(unit.scale, given, role)
+    return read(unit.scale, given, role)  # type: ignore[no-any-return]
 
 
-def lead_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Return the batch's shape of a product of arrays of these shapes.
+def lead_shape(
+    a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...] | None, scales: tuple[tuple[int, ...], ...] = ()
+) -> tuple[int, ...]:
+    """Return the batch's shape of a product of arrays of these shapes, and of scales with batch axes of their own.
 
     Raises:
         ArgumentError: They do not fit.
@@ -169,9 +171,12 @@ def lead_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...] | None
     if a[-1] != b[-2]:
         raise ArgumentError(f"a of shape {tuple(a)} and b of shape {tuple(b)} do not fit: a has {a[-1]} columns.")
     try:
-        lead = np.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
+        lead = np.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]), *(tuple(s[:-2]) for s in scales))
     except ValueError:
-        raise ArgumentError(f"a of shape {tuple(a)} and b of shape {tuple(b)}: their batch axes do not fit.") from None
+        also = f" and scales of shapes {', '.join(str(tuple(s)) for s in scales)}" if scales else ""
+        raise ArgumentError(
+            f"a of shape {tuple(a)} and b of shape {tuple(b)}{also}: their batch axes do not fit."
+        ) from None
     shape = (*lead, a[-2], b[-1])
     if c is not None and (
         len(c) > len(shape) or any(n not in (1, m) for n, m in zip(c[::-1], shape[::-1], strict=False))
@@ -180,9 +185,10 @@ def lead_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...] | None
     return lead
 
 
-def shaped(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any, tuple[int, ...]]:
-    """Return operands with one batch axis, and the batch's shape."""
-    lead = lead_shape(a.shape, b.shape, None if c is None else c.shape)
+def shaped(a: Any, b: Any, c: Any, scale_a: Any = None, scale_b: Any = None) -> tuple[Any, Any, Any, tuple[int, ...]]:
+    """Return operands with one batch axis, and the batch's shape, which scales may have axes of."""
+    scales = tuple(s.shape for s in (scale_a, scale_b) if s is not None)
+    lead = lead_shape(a.shape, b.shape, None if c is None else c.shape, scales)
     shape = (*lead, a.shape[-2], b.shape[-1])
     c = np.broadcast_to(np.zeros(()) if c is None else c, shape)
     count = math.prod(lead)

@@ -78,7 +78,8 @@ class Accumulator:
 
     Args:
         format: Format of the running sum: any scalar format. An integer or fixed-point one with `overflow="wrap"` is a
-            hardware integer accumulator; a posit's, logarithmic or codebook one rounds as that format does.
+            hardware integer accumulator ("int33" to "int64", and "uint48" and so on, are fixed point without fraction
+            bits); a posit's, logarithmic or codebook one rounds as that format does.
         rounding: Rounding mode of every value that is stored, stochastic ones included: the s-th value that is stored
             for output `i` among `n` has the random bits of position `s * n + i`, s from 0. Values are stored in this
             order: rounded products of a step, their sums, the running sum; partial sums one after the other (a chunk's
@@ -90,9 +91,9 @@ class Accumulator:
             holds for it where it can, else "infinity_or_nan".
         group: Terms that are summed in one step.
         group_sum: How terms of a group are combined. "fused": exactly, or cut as `alignment` says, together with the
-            running sum; one rounding. "pairwise" or "sequential": products are rounded to `product` (or `format`) and
-            added in a tree of halves (the larger half first) or one by one, every result rounded; their sum is added to
-            the running sum.
+            running sum; one rounding (a logarithmic running sum counts as float64 has it). "pairwise" or "sequential":
+            products are rounded to `product` (or `format`) and added in a tree of halves (the larger half first) or one
+            by one, every result rounded; their sum is added to the running sum.
         alignment: How the terms of a fused step are cut; None: they are not, the sum of a step is exact.
         order: "sequential"; "pairwise": the steps' own sums are added in a tree of halves (the larger half first), then
             `c`; "random": a permutation drawn from `seed`, the same for every output; or a tuple, which permutes every

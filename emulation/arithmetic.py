@@ -196,6 +196,7 @@ def dot(
     accumulator: str | Format | Accumulator | None = None,
     *,
     unit: str | MatrixUnit | None = None,
+    c: Any = None,
     **options: Unpack[Options],
 ) -> Any:
     """Return the dot product of vectors, or the matrix product.
@@ -208,6 +209,7 @@ def dot(
             the result's. "quire" or "exact": the exact sum of all products, rounded once. Or a `lowp.Accumulator`.
         unit: A matrix unit, or its name, that makes the sums; see `lowp.matrix_units()`. With one, with a
             `lowp.Accumulator`, and for real numbers, this is `lowp.matmul`, of whose results `fmt` is the format.
+        c: What is added, where this is `lowp.matmul`; None: +0.
         **options: As `add`.
 
     Raises:
@@ -228,6 +230,8 @@ def dot(
 
     arrays = isinstance(a, Coded) and isinstance(b, Coded)
     if arrays and unit is None and not isinstance(accumulator, Accumulator):
+        if c is not None:
+            raise ArgumentTypeError("c is added by a unit, or by a lowp.Accumulator: give one of them too.")
         return array._made(_reductions.dot(a, b, accumulator, options))  # noqa: SLF001 - the class's own wrapper
     others = [name for name in options if name != "fmt"]
     if others:
@@ -237,4 +241,4 @@ def dot(
         )
     if isinstance(accumulator, str) and accumulator in _reductions.EXACT_NAMES:
         accumulator = Accumulator(format="float64", group=1 << 40)
-    return matmul(a, b, unit=unit, accumulator=accumulator, fmt=options.get("fmt"))
+    return matmul(a, b, c, unit=unit, accumulator=accumulator, fmt=options.get("fmt"))

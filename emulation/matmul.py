@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import ArgumentError, ArgumentTypeError, FormatError
+from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, RangeError
 from lowp.emulation import _unit_run
 from lowp.emulation._operands import Coded, decoded, holds_exactly, precision
 from lowp.emulation._side import Side
@@ -26,7 +26,7 @@ from lowp.formats.posit import Posit
 from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import decode_codes
 from lowp.rounding import verbs
-from lowp.rounding._arrays import as_source, widen
+from lowp.rounding._arrays import Source, as_source, widen
 from lowp.rounding._dispatch import is_jax, is_torch
 from lowp.rounding._portable_room import holds_all
 from lowp.rounding.encoded import Encoded
@@ -142,8 +142,24 @@ def operand(x: Any, role: str, axis: int) -> Operand:
         return Operand(decoded(x.codes, x.format), x.format)
     source = as_source(x)
     name = np.asarray(source.values).dtype.name if source.dtype is None else np.dtype(source.dtype).name
-    values = widen(source.values).astype(np.float64)
-    return Operand(values, plain_format(name))
+    return Operand(_exact(source, role), plain_format(name))
+
+
+def as_float64(x: Any, role: str) -> NDArray[np.float64]:
+    """Return real numbers as float64.
+
+    Raises:
+        RangeError: Integers that float64 does not have.
+    """
+    return _exact(as_source(x), role)
+
+
+def _exact(source: Source, role: str) -> NDArray[np.float64]:
+    if source.sticky:
+        raise RangeError(
+            f"{role} holds an integer beyond 2^53 that float64 does not have; products take numbers it has."
+        )
+    return widen(source.values).astype(np.float64)
 
 
 def plain_format(name: str) -> ScalarFormat:
@@ -213,7 +229,7 @@ def check_addend(c: NDArray[np.float64], accumulator: Accumulator) -> None:
     read = np.asarray(verbs.quantize(c, fmt, overflow=_unit_run.keeping(fmt)))
     wrong = (read != c) & ~np.isnan(c)
     if wrong.any():
-        raise ArgumentError(f"c holds {c[wrong][0]!r}, which {fmt.name!r} does not have; round it first.")
+        raise ArgumentError(f"c holds {float(c[wrong][0])!r}, which {fmt.name!r} does not have; round it first.")
 
 
 def flat_scales(x: Operand, lead: tuple[int, ...]) -> NDArray[np.float64] | None:

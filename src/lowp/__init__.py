@@ -2,9 +2,9 @@
 
 Verbs: `quantize`, `encode`, `decode`; arithmetic in a format: `array`, `add`, `dot`, `exp`, ...; whole programs:
 `Recipe`, `every_operation`, and `emulate` in `lowp.torch` and `lowp.jax`; sums as hardware makes them: `matmul`,
-`Accumulator`, `matrix_unit`; formats: `parse`, `values`, `lowp.formats`;
-the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; hardware costs: `lowp.hw`; accuracy against
-cost: `study`.
+`Accumulator`, `matrix_unit`; functions step by step: `softmax`, `layer_norm`, `rms_norm`, `approximation`; formats:
+`parse`, `values`, `lowp.formats`; the slow, exact oracle: `lowp.exact`; test vectors for others: `vectors`; hardware
+costs: `lowp.hw`; accuracy against cost: `study`.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ if TYPE_CHECKING:
         ulp,
     )
     from lowp.emulation.accumulator_bounds import prove_no_overflow, safe_width
+    from lowp.emulation.approximations import approximation, approximations, ulp_errors
+    from lowp.emulation.normalisation import layer_norm, rms_norm
+    from lowp.emulation.reproducibility import reproducibility
+    from lowp.emulation.softmax import softmax
     from lowp.emulation.sum_report import SumReport
     from lowp.studies import study
     from lowp.vector_files import vectors
@@ -116,6 +120,8 @@ __all__ = [
     "SumReport",
     "Takum",
     "add",
+    "approximation",
+    "approximations",
     "array",
     "classify",
     "cos",
@@ -132,6 +138,7 @@ __all__ = [
     "fmod",
     "formats",
     "hadamard",
+    "layer_norm",
     "log",
     "log2",
     "matmul",
@@ -147,15 +154,19 @@ __all__ = [
     "prove_no_overflow",
     "quantize",
     "remainder",
+    "reproducibility",
+    "rms_norm",
     "rounding",
     "safe_width",
     "sin",
+    "softmax",
     "sqrt",
     "study",
     "subtract",
     "tanh",
     "total_order",
     "ulp",
+    "ulp_errors",
     "values",
     "vectors",
 ]
@@ -207,9 +218,13 @@ _LATER = {
         ),
         "lowp.emulation",
     ),
+    **dict.fromkeys(("approximation", "approximations", "ulp_errors"), "lowp.emulation.approximations"),
+    **dict.fromkeys(("layer_norm", "rms_norm"), "lowp.emulation.normalisation"),
     "SumReport": "lowp.emulation.sum_report",
     "prove_no_overflow": "lowp.emulation.accumulator_bounds",
+    "reproducibility": "lowp.emulation.reproducibility",
     "safe_width": "lowp.emulation.accumulator_bounds",
+    "softmax": "lowp.emulation.softmax",
 }
 
 
