@@ -123,7 +123,7 @@ def _codes(values: Any, codes: Any, how: Any, to_quanta: Any) -> Any:
     """
     shift, base, normal, infinity, nan_code = how[0], how[1], how[2], how[3], how[4]
     sign_code, mask, twos_complement = how[5], how[6], how[7] == 1
-    some = False
+    some: Any = False
     bits = values.view(np.int32)
     if twos_complement:
         for i in range(codes.size):
