@@ -60,8 +60,10 @@ format: $(READY) ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(PEERS) ## time lowp against its peers in one run
-	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.run
+bench: $(PEERS) ## time lowp against its peers and the machine's limit: build/bench/results.md and pictures
+	@export PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench"; \
+	  $(BIN)/python -m benchmarks.run; status=$$?; \
+	  $(BIN)/python -m benchmarks.scaling && $(BIN)/python -m benchmarks.plots && exit $$status
 
 matrix-units: $(PEERS) ## time products as matrix units compute them against other packages
 	PATH="$(CURDIR)/$(VENV)/bench/bin:$$PATH" PYTHONPATH="$(CURDIR)/$(VENV)/bench" $(BIN)/python -m benchmarks.matrix_units

@@ -4,9 +4,7 @@ A contender whose package cannot be imported is "not installed"; one that raises
 Every result is compared with lowp's, bit for bit.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,40 +12,7 @@ from typing import Any
 import numpy as np
 from benchmarks.expressions import integer_groups, mx, nvfp4
 from benchmarks.timing import Call
-
-import lowp
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be done to the input: quantize (fake quantization), encode or decode."""
-
-    name: str
-    format: str
-    verb: str = "quantize"
-    rounding: str = "ties_to_even"
-    headline: bool = False
-
-
-WORKS = [
-    Work("e4m3fn", "float8_e4m3fn", headline=True),
-    Work("mxfp4", "mxfp4", headline=True),
-    Work("e4m3fn_sr", "float8_e4m3fn", rounding="stochastic"),
-    Work("bf16", "bfloat16"),
-    Work("e5m2", "float8_e5m2"),
-    Work("mxfp8", "mxfp8_e4m3"),
-    Work("nvfp4", "nvfp4"),
-    Work("int8_row", "int8_row"),
-    Work("int4_g128", "int4_g128"),
-    Work("encode_e4m3fn", "float8_e4m3fn", verb="encode"),
-    Work("decode_e4m3fn", "float8_e4m3fn", verb="decode"),
-]
-
-CASTS = ("e4m3fn", "e5m2", "bf16")
-QUANTIZE = tuple(w.name for w in WORKS if w.verb == "quantize")
-GROUPS = {"int8_row": (None, 127, np.float32), "int4_g128": (128, 7, np.float16)}
-BITS = {"e4m3fn": (4, 3), "e4m3fn_sr": (4, 3), "e5m2": (5, 2), "bf16": (8, 7)}  # exponent, mantissa
-MX_ELEMENTS = {"mxfp4": ("float4_e2m1fn", 6.0), "mxfp8": ("float8_e4m3fn", 448.0)}
+from benchmarks.works import CASTS, GROUPS, MX_ELEMENTS, SMALL_CASTS, Work
 
 Build = Callable[[Work, np.ndarray], Call]
 
@@ -57,7 +22,7 @@ class Contender:
     """One way of doing some of the works.
 
     Attributes:
-        owner: "lowp", "copy" (the machine's own limit) or the peer's name.
+        owner: "lowp", "lowp.torch", "lowp.jax", "copy" (the machine's own limit) or the peer's name.
         label: What exactly is called.
         build: Takes the work and the input, returns the call; imports what it needs.
         works: Names of the works it can do.
@@ -74,6 +39,7 @@ class Contender:
 
 
 CONTENDERS: list[Contender] = []
+OTHER_DTYPES = ("f64_e4m3fn", "f64_bf16", "bf16_e4m3fn", "fp16_e4m3fn")
 
 
 def contender(owner: str, label: str, *works: str, into: str = "new", whole: bool = False) -> Callable[[Build], Build]:
@@ -86,85 +52,23 @@ def contender(owner: str, label: str, *works: str, into: str = "new", whole: boo
     return enter
 
 
-# The machine's own limit: plain copies with the same bytes in and out.
-
-
-def bytes_moved(work: Work, x: np.ndarray) -> tuple[np.ndarray, np.dtype]:
-    """Return a source as large as the work's input, and the dtype of its output."""
-    return x.view(np.uint32) if x.dtype == np.float32 else x, np.dtype(np.uint8 if work.verb == "encode" else np.uint32)
-
-
-def copy_halves(source: np.ndarray, target: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
-    parts = np.array_split(np.arange(len(source)), os.cpu_count() or 1)
-    spans = [slice(part[0], part[-1] + 1) for part in parts if part.size]
-    list(pool.map(lambda s: np.copyto(target[s], source[s], casting="unsafe"), spans))
-    return target
-
-
-@contender("copy", "numpy.copyto", *QUANTIZE, "encode_e4m3fn", "decode_e4m3fn", into="existing")
-def copy_existing(work: Work, x: np.ndarray) -> Call:
-    source, dtype = bytes_moved(work, x)
-    target = np.zeros(source.shape, dtype)
-    return lambda: np.copyto(target, source, casting="unsafe")
-
-
-@contender("copy", "numpy.copyto, all cores", *QUANTIZE, "encode_e4m3fn", "decode_e4m3fn", into="existing")
-def copy_existing_threads(work: Work, x: np.ndarray) -> Call:
-    source, dtype = bytes_moved(work, x)
-    target = np.zeros(source.shape, dtype)
-    pool = ThreadPoolExecutor()
-    return lambda: copy_halves(source, target, pool)
-
-
-@contender("copy", "numpy astype", *QUANTIZE, "encode_e4m3fn", "decode_e4m3fn")
-def copy_new(work: Work, x: np.ndarray) -> Call:
-    source, dtype = bytes_moved(work, x)
-    return lambda: source.astype(dtype)
-
-
-@contender("copy", "numpy.copyto, all cores", *QUANTIZE, "encode_e4m3fn", "decode_e4m3fn")
-def copy_new_threads(work: Work, x: np.ndarray) -> Call:
-    source, dtype = bytes_moved(work, x)
-    pool = ThreadPoolExecutor()
-    return lambda: copy_halves(source, np.empty(source.shape, dtype), pool)
-
-
-# lowp
-
-
-@contender("lowp", "quantize", *QUANTIZE)
-def lowp_new(work: Work, x: np.ndarray) -> Call:
-    return lambda: lowp.quantize(x, work.format, work.rounding)
-
-
-@contender("lowp", "quantize, out=", *QUANTIZE, into="existing")
-def lowp_existing(work: Work, x: np.ndarray) -> Call:
-    out = np.zeros_like(x)
-    return lambda: lowp.quantize(x, work.format, work.rounding, out=out)
-
-
-@contender("lowp", "encode", "encode_e4m3fn")
-def lowp_encode(work: Work, x: np.ndarray) -> Call:
-    return lambda: lowp.encode(x, work.format).codes
-
-
-@contender("lowp", "decode", "decode_e4m3fn")
-def lowp_decode(work: Work, x: np.ndarray) -> Call:
-    return lambda: lowp.decode(x, work.format, dtype=np.float32)
-
-
 # NumPy and ml_dtypes
 
 
-@contender("ml_dtypes", "astype", *CASTS)
+def numpy_dtype(work: Work) -> Any:
+    """Return the dtype of the work's format that NumPy or ml_dtypes has."""
+    return np.float16 if work.format == "float16" else getattr(import_module("ml_dtypes"), work.format)
+
+
+@contender("ml_dtypes", "astype", *SMALL_CASTS, "f64_bf16", "bf16_e4m3fn", "fp16_e4m3fn")
 def ml_dtypes_cast(work: Work, x: np.ndarray) -> Call:
-    dtype = getattr(import_module("ml_dtypes"), work.format)
-    return lambda: x.astype(dtype).astype(np.float32)
+    dtype = numpy_dtype(work)
+    return lambda: x.astype(dtype).astype(x.dtype)
 
 
-@contender("ml_dtypes", "assignment, both arrays kept", *CASTS, into="existing")
+@contender("ml_dtypes", "assignment, both arrays kept", *SMALL_CASTS, into="existing")
 def ml_dtypes_existing(work: Work, x: np.ndarray) -> Call:
-    codes = np.zeros(x.shape, getattr(import_module("ml_dtypes"), work.format))
+    codes = np.zeros(x.shape, numpy_dtype(work))
     out = np.zeros_like(x)
 
     def run() -> np.ndarray:
@@ -175,10 +79,10 @@ def ml_dtypes_existing(work: Work, x: np.ndarray) -> Call:
     return run
 
 
-@contender("ml_dtypes", "astype", "encode_e4m3fn")
+@contender("ml_dtypes", "astype", "encode_e4m3fn", "encode_bf16")
 def ml_dtypes_encode(work: Work, x: np.ndarray) -> Call:
-    dtype = getattr(import_module("ml_dtypes"), work.format)
-    return lambda: x.astype(dtype).view(np.uint8)
+    dtype = np.dtype(getattr(import_module("ml_dtypes"), work.format))
+    return lambda: x.astype(dtype).view(f"u{dtype.itemsize}")
 
 
 @contender("ml_dtypes", "astype", "decode_e4m3fn")
@@ -187,7 +91,7 @@ def ml_dtypes_decode(work: Work, x: np.ndarray) -> Call:
     return lambda: codes.astype(np.float32)
 
 
-@contender("ml_dtypes", "and a NumPy expression", "mxfp4", "mxfp8")
+@contender("ml_dtypes", "and a NumPy expression", *MX_ELEMENTS)
 def ml_dtypes_mx(work: Work, x: np.ndarray) -> Call:
     name, largest = MX_ELEMENTS[work.name]
     dtype = getattr(import_module("ml_dtypes"), name)
@@ -221,9 +125,11 @@ def torch_function(work: Work) -> Callable[[Any], Any]:
         return lambda t: mx(torch, t, getattr(torch, name), bound)
     dtype = getattr(torch, work.format)
     if work.verb == "encode":
-        return lambda t: t.to(dtype).view(torch.uint8)
+        return lambda t: t.to(dtype).view(torch.uint8 if dtype.itemsize == 1 else torch.uint16)
     if work.verb == "decode":
         return lambda t: t.view(dtype).to(torch.float32)
+    if work.dtype != "float32":
+        return lambda t: t.to(dtype).to(getattr(torch, work.dtype))
     return lambda t: t.to(dtype).to(torch.float32)
 
 
@@ -234,19 +140,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=False, options={"emulate_precision_casts": True})
 
 
-@contender("torch", "eager", *CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn")
-def torch_eager(work: Work, x: np.ndarray) -> Call:
+TORCH = (*CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "encode_bf16", "decode_e4m3fn", *OTHER_DTYPES)
+
+
+def tensor(work: Work, x: np.ndarray) -> Any:
+    """Return the input as a tensor; NumPy's bfloat16 goes by its bits."""
     import torch
 
-    function, t = torch_function(work), torch.from_numpy(x)
+    return torch.from_numpy(x.view(np.uint16)).view(torch.bfloat16) if work.dtype == "bfloat16" else torch.from_numpy(x)
+
+
+@contender("torch", "eager", *TORCH)
+def torch_eager(work: Work, x: np.ndarray) -> Call:
+    function, t = torch_function(work), tensor(work, x)
     return lambda: function(t)
 
 
-@contender("torch", "torch.compile", *CASTS, "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn", whole=True)
+@contender("torch", "torch.compile", *TORCH, whole=True)
 def torch_compiled(work: Work, x: np.ndarray) -> Call:
-    import torch
-
-    function, t = compiled(torch_function(work)), torch.from_numpy(x)
+    function, t = compiled(torch_function(work)), tensor(work, x)
     return lambda: function(t)
 
 
@@ -300,7 +212,7 @@ def torchao_nvfp4_compiled(work: Work, x: np.ndarray) -> Call:
 # JAX
 
 
-@contender("jax", "jax.jit", *CASTS, "mxfp4", "mxfp8", *GROUPS, "encode_e4m3fn", "decode_e4m3fn")
+@contender("jax", "jax.jit", *SMALL_CASTS, *MX_ELEMENTS, *GROUPS, "encode_e4m3fn", "decode_e4m3fn")
 def jax_jit(work: Work, x: np.ndarray) -> Call:
     import jax
     import jax.numpy as jnp
@@ -316,8 +228,8 @@ def jax_jit(work: Work, x: np.ndarray) -> Call:
             return jax.lax.bitcast_convert_type(v.astype(dtype), jnp.uint8)
         if work.verb == "decode":
             return jax.lax.bitcast_convert_type(v, dtype).astype(jnp.float32)
-        if work.name == "bf16":  # jit may drop a cast to bfloat16 and back
-            return jax.lax.reduce_precision(v, 8, 7)
+        if work.name in ("bf16", "fp16"):  # jit may drop a cast to bfloat16 and back
+            return jax.lax.reduce_precision(v, *((8, 7) if work.name == "bf16" else (5, 10)))
         return v.astype(dtype).astype(jnp.float32)
 
     jitted, v = jax.jit(function), jnp.asarray(x)

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from benchmarks.contenders import BITS, CASTS, MX_ELEMENTS, Work, contender
+from benchmarks.contenders import contender
 from benchmarks.timing import Call
+from benchmarks.works import BITS, CASTS, MX_ELEMENTS, SMALL_CASTS, Work
 
 
 def qtorch_quantize(package: str, work: Work, x: np.ndarray) -> Call:
@@ -20,7 +21,7 @@ def qtorch_quantize(package: str, work: Work, x: np.ndarray) -> Call:
     return lambda: quantize(t, exponent, mantissa, rounding)
 
 
-@contender("qtorch", "float_quantize", *CASTS, "e4m3fn_sr")
+@contender("qtorch", "float_quantize", *CASTS, "e5m7", "e4m3fn_sr", "bf16_sr")
 def qtorch(work: Work, x: np.ndarray) -> Call:
     return qtorch_quantize("qtorch", work, x)
 
@@ -28,6 +29,34 @@ def qtorch(work: Work, x: np.ndarray) -> Call:
 @contender("qtorch_plus", "float_quantize", "e4m3fn", "e4m3fn_sr")
 def qtorch_plus(work: Work, x: np.ndarray) -> Call:
     return qtorch_quantize("qtorch_plus", work, x)
+
+
+@contender("qtorch_plus", "posit_quantize", "posit8", "posit16")
+def qtorch_posit(work: Work, x: np.ndarray) -> Call:
+    import torch
+
+    quantize = import_module("qtorch_plus.quant").posit_quantize
+    t, bits = torch.from_numpy(x), 8 if work.name == "posit8" else 16
+    return lambda: quantize(t, nsize=bits, es=2)
+
+
+@contender("bitsandbytes", "quantize_nf4, dequantize_nf4, a scale for each 64", "nf4")
+def bitsandbytes(work: Work, x: np.ndarray) -> Call:
+    import torch
+
+    functional, t = import_module("bitsandbytes.functional"), torch.from_numpy(x)
+    return lambda: functional.dequantize_nf4(*functional.quantize_nf4(t, blocksize=64))
+
+
+@contender("numpy", "searchsorted", "posit8", "posit16", "takum16", "lns8", "nf4")
+def search(work: Work, x: np.ndarray) -> Call:
+    """Nearest value by distance: what a user of NumPy writes."""
+    import lowp
+
+    values = np.unique(np.array(lowp.values(work.format), np.float64))
+    values = values[np.isfinite(values)].astype(np.float32)
+    middles = (values[1:] + values[:-1]) / 2
+    return lambda: values[np.searchsorted(middles, x)]
 
 
 @contender("brevitas", "QuantIdentity", "e4m3fn", "e5m2", "mxfp8")
@@ -70,15 +99,17 @@ def microxcaling(work: Work, x: np.ndarray) -> Call:
 
 
 def gfloat_info(work: Work) -> Any:
-    name = {"bf16": "bfloat16", "e5m2": "ocp_e5m2"}.get(work.name, "ocp_e4m3")
+    names = {"bf16": "bfloat16", "e5m2": "ocp_e5m2", "fp16": "binary16", "fp6": "ocp_e3m2", "fp6_e2m3": "ocp_e2m3"}
+    name = {**names, "fp4": "ocp_e2m1"}.get(work.name, "ocp_e4m3")
     return getattr(import_module("gfloat.formats"), f"format_info_{name}")
 
 
-@contender("gfloat", "round_ndarray", *CASTS)
+@contender("gfloat", "round_ndarray", *SMALL_CASTS, "e4m3fn_zero")
 def gfloat_numpy(work: Work, x: np.ndarray) -> Call:
     gfloat = import_module("gfloat")
     info = gfloat_info(work)
-    return lambda: gfloat.round_ndarray(info, x, sat=True)
+    mode = gfloat.RoundMode.TowardZero if work.rounding == "toward_zero" else gfloat.RoundMode.TiesToEven
+    return lambda: gfloat.round_ndarray(info, x, mode, sat=True)
 
 
 @contender("gfloat", "round_ndarray on torch", "e4m3fn")
@@ -127,7 +158,7 @@ def gfloat_mx(work: Work, x: np.ndarray) -> Call:
     return run
 
 
-@contender("pychop", "Chop on torch", *CASTS, "e4m3fn_sr")
+@contender("pychop", "Chop on torch", *CASTS, "e5m7", "e4m3fn_sr", "bf16_sr")
 def pychop(work: Work, x: np.ndarray) -> Call:
     import torch
 
@@ -143,7 +174,7 @@ def pychop_mx(work: Work, x: np.ndarray) -> Call:
     return lambda: module.mx_quantize(x, name, 32)
 
 
-@contender("apytypes", "from_array, to_numpy", "e5m2", "bf16")
+@contender("apytypes", "from_array, to_numpy", "e5m2", "bf16", "fp16", "e5m7")
 def apytypes(work: Work, x: np.ndarray) -> Call:
     array = import_module("apytypes").APyFloatArray
     exponent, mantissa = BITS[work.name]
@@ -163,7 +194,7 @@ class CPFloatOptions(ctypes.Structure):
     )
 
 
-@contender("cpfloat", "cpfloatf", *CASTS, "e4m3fn_sr", into="existing")
+@contender("cpfloat", "cpfloatf", *CASTS, "e5m7", "e4m3fn_sr", "bf16_sr", into="existing")
 def cpfloat(work: Work, x: np.ndarray) -> Call:
     """The shared library of CPFloat that CPFLOAT_LIB names."""
     if not (path := os.environ.get("CPFLOAT_LIB")):

@@ -19,7 +19,7 @@ def rounded(xp: Any, values: Any, dtype: Any, bound: float) -> Any:
 def mx(xp: Any, x: Any, dtype: Any, bound: float) -> Any:
     """OCP MX with 32 elements a block and the scale rule of the standard."""
     blocks = x.reshape(-1, 32)
-    exponent = (largest_magnitude(xp, blocks).view(xp.int32) >> 23) - (129 if bound == 6 else 135)
+    exponent = (largest_magnitude(xp, blocks).view(xp.int32) >> 23) - (135 if bound == 448 else 129)
     scale = xp.ldexp(xp.ones_like(blocks[:, :1]), xp.clip(exponent, -127, 127))
     return (rounded(xp, blocks / scale, dtype, bound) * scale).reshape(x.shape)
 

@@ -6,80 +6,63 @@ import datetime
 import io
 import json
 import logging
-import math
 import os
 import platform
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict, dataclass, field
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages only if told; NumPy always does
 
-import benchmarks.emulators  # noqa: F401 - enters its contenders
+import benchmarks.emulators
+import benchmarks.limits
+import benchmarks.ours  # noqa: F401 - the three enter their contenders
 import numpy as np
-from benchmarks import tables
-from benchmarks.contenders import CONTENDERS, WORKS, Contender, Work
+from benchmarks import first_use, small, tables
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.memory import extra_bytes
+from benchmarks.report import (
+    OURS,
+    Faster,
+    Ratio,
+    Row,
+    aims_table,
+    best,
+    faster_peers,
+    faster_table,
+    formats_table,
+    ratios,
+    rows_table,
+)
 from benchmarks.timing import Call, Timing, fitting_rows, take_turns
+from benchmarks.works import COLUMNS, WORKS, Work, input_of, make_input, wanted
 
 import lowp
 
-COLUMNS = 4096
 CALL_LIMIT_S = 0.3  # a contender that needs longer for the whole input gets a part of it
 ONE_ULP = 2.0**-22  # of float32, and a little more: products with a scale that are rounded in two steps
 OUT = Path("build/bench")
 PACKAGES = ["lowp", "numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "jax", "jaxlib", "gfloat"]
-PACKAGES += ["pychop", "apytypes", "qtorch", "qtorch-plus", "brevitas"]
+PACKAGES += ["pychop", "apytypes", "qtorch", "qtorch-plus", "brevitas", "bitsandbytes"]
 
 
-@dataclass
-class Row:
-    """What one contender did with one work."""
-
-    work: str
-    owner: str
-    label: str
-    into: str
-    status: str = "ok"
-    n: int = 0
-    ns: float = math.nan
-    ns_min: float = math.nan
-    samples: int = 0
-    clean: int = 0
-    bits: str = ""
-    limit: float = math.nan  # ns / ns of the fastest copy into the same kind of output
-
-
-def make_input(size: int) -> np.ndarray:
-    """Return N(0, 1) in rows of 4096; the first row spans the range of E4M3 and is full of ties."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((size // COLUMNS, COLUMNS), dtype=np.float32)
-    wide = np.ldexp(rng.standard_normal(COLUMNS), rng.integers(-12, 8, COLUMNS)).clip(-448, 448).astype(np.float32)
-    wide[::2] = (wide[::2].view(np.uint32) & 0xFFF80000).view(np.float32)
-    x[0] = wide
-    return x
-
-
-def input_of(work: Work, x: np.ndarray) -> np.ndarray:
-    return lowp.encode(x, work.format).codes if work.verb == "decode" else x
-
-
-def wanted(work: Work, x: np.ndarray) -> np.ndarray:
-    """Return lowp's result."""
-    if work.verb == "encode":
-        return lowp.encode(x, work.format).codes
-    if work.verb == "decode":
-        return lowp.decode(x, work.format, dtype=np.float32)
-    return lowp.quantize(x, work.format)
+def as_numpy(result: Any) -> np.ndarray:
+    """Return a result as an array; tensors of bfloat16 as their bits."""
+    if type(result).__module__ == "torch" and str(result.dtype) == "torch.bfloat16":
+        return np.asarray(result.view(import_module("torch").uint16).numpy())
+    return np.asarray(result)
 
 
 def compare(result: Any, right: np.ndarray) -> str:
     """Say how a result differs from lowp's."""
-    got = np.asarray(result).reshape(right.shape)
+    got = as_numpy(result).reshape(right.shape)
+    if got.dtype != right.dtype and got.dtype.itemsize == right.dtype.itemsize == 2:
+        got = got.view(right.dtype)  # bits of bfloat16
     if got.dtype == right.dtype and np.array_equal(got.view(np.uint8), right.view(np.uint8)):
         return "same"
     same = (got == right) | (np.isnan(got) & np.isnan(right))
@@ -107,7 +90,9 @@ def prepare(entry: Contender, work: Work, x: np.ndarray, row: Row, right: np.nda
         if entry.owner != "copy":
             whole = rows == len(x) or work.format != "nvfp4"  # only NVFP4 depends on the rest of the tensor
             expected = right[:rows] if whole else wanted(work, x[:rows])
-            row.bits = "random" if work.rounding == "stochastic" else compare(result, expected)
+            row.bits = "random" if "stochastic" in work.rounding else compare(result, expected)
+            size = expected.nbytes
+            row.memory = extra_bytes(call, size if entry.into == "new" else 0) / size
     except ModuleNotFoundError as error:
         row.status = f"not installed ({error})"
     except Exception as error:  # noqa: BLE001 - whatever a peer raises, the others go on
@@ -117,13 +102,13 @@ def prepare(entry: Contender, work: Work, x: np.ndarray, row: Row, right: np.nda
     return None
 
 
-def run_work(work: Work, x: np.ndarray, rounds: int) -> list[Row]:
+def run_work(work: Work, x: np.ndarray, rounds: int, peers: bool = True) -> list[Row]:
     """Time every contender of one work in turns."""
     source = input_of(work, x)
     right = wanted(work, source)
     rows, calls = [], {}
     for entry in CONTENDERS:
-        if work.name not in entry.works:
+        if work.name not in entry.works or not (peers or entry.owner in (*OURS, "copy")):
             continue
         row = Row(work.name, entry.owner, entry.label, entry.into)
         rows.append(row)
@@ -143,48 +128,6 @@ def run_work(work: Work, x: np.ndarray, rounds: int) -> list[Row]:
 def note(row: Row, timing: Timing) -> None:
     row.ns, row.ns_min = timing.median / row.n, timing.min / row.n
     row.samples, row.clean = len(timing.samples), len(timing.clean)
-
-
-def best(rows: list[Row], owner: str, into: str = "") -> float:
-    """Return the fewest ns among the rows of an owner ("peers": everybody but lowp and the copies), or NaN."""
-    measured = [r for r in rows if r.status == "ok" and into in ("", r.into)]
-    chosen = [r for r in measured if (r.owner not in ("lowp", "copy") if owner == "peers" else r.owner == owner)]
-    return min((r.ns for r in chosen), default=math.nan)
-
-
-def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        "| who | how | output | ns/element | min | x limit | x lowp | elements | clean/samples | bits |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for r in rows:
-        if r.status == "ok":
-            figures = (r.ns, r.ns_min, r.limit, r.ns / best(rows, "lowp", r.into))
-            cells = ["" if math.isnan(v) else f"{v:.3g}" for v in figures]
-            cells += [f"2^{math.log2(r.n):g}", f"{r.clean}/{r.samples}", r.bits]
-        else:
-            cells = [r.status.replace("|", "/"), *[""] * 6]
-        lines.append("| " + " | ".join([r.owner, r.label, r.into, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def verdict(work: Work, rows: list[Row]) -> tuple[str, bool]:
-    """Return a sentence for each kind of output, and whether lowp is faster than every peer of the same kind.
-
-    With an existing output lowp must also beat the peers that make a new one, which most of them always do.
-    """
-    sentences, won = [], True
-    for into, rivals in (("existing", ""), ("new", "new")):
-        ours, theirs = best(rows, "lowp", into), best(rows, "peers", rivals)
-        if math.isnan(ours) or math.isnan(theirs):
-            continue
-        rival = next(r for r in rows if r.ns == theirs and r.owner not in ("lowp", "copy"))
-        who = f"{rival.owner}, {rival.label} ({rival.into} output)"
-        ratio = theirs / ours
-        sentences.append(f"{into} output: lowp {ours:.3g} ns, fastest peer {theirs:.3g} ns: {who}; {ratio:.3g}x lowp.")
-        won &= ours < theirs
-    return f"{work.name}, " + " ".join(sentences), won
 
 
 def run_tables(x: np.ndarray, rounds: int) -> tuple[str, list[tables.Figure]]:
@@ -220,45 +163,104 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Run the benchmark; the exit status is 1 if a headline is too slow."""
-    names = [*(w.name for w in WORKS), "tables"]
+@dataclass
+class Results:
+    """Everything that a run found."""
+
+    rows: list[Row] = field(default_factory=list)
+    aims: list[Ratio] = field(default_factory=list)
+    faster: list[Faster] = field(default_factory=list)
+    small_arrays: list[small.Small] = field(default_factory=list)
+    first_uses: list[first_use.First] = field(default_factory=list)
+    figures: list[tables.Figure] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def add(self, section: str) -> None:
+        """Keep and print a section of the report."""
+        self.sections.append(section)
+        print(section, flush=True)
+
+
+def time_works(results: Results, options: argparse.Namespace, x: np.ndarray, facts: dict[str, Any]) -> None:
+    """Time the works that were asked for; what is found is on disk after each."""
+    for work in WORKS:
+        if options.work and work.name not in options.work:
+            continue
+        rounds = options.rounds if work.headline else min(options.rounds, 5)
+        rows = run_work(work, x, rounds, options.peers)
+        faster = faster_peers(rows)
+        results.rows += rows
+        results.aims += ratios(work, rows)
+        results.faster += faster
+        if work.headline and any(f.lowp.startswith("lowp,") for f in faster):
+            results.lost.append(work.name)
+        results.add(f"## {work.name}\n\n{rows_table(rows)}\n")
+        write(results, facts)
+
+
+def time_the_rest(results: Results, options: argparse.Namespace, x: np.ndarray) -> None:
+    """Time small arrays, first use, and tables."""
+    if not options.work or "small" in options.work:
+        results.small_arrays = small.measure()
+        results.add(f"## Small arrays\n\n{small.table(results.small_arrays)}\n")
+    if not options.work or "first_use" in options.work:
+        results.first_uses = first_use.measure(min(options.rounds, 5))
+        results.add(f"## First use\n\n{first_use.table(results.first_uses)}\n")
+    if not options.work or "tables" in options.work:
+        section, results.figures = run_tables(x, options.rounds)
+        results.lost += tables.slow(results.figures)
+        results.sections.append(section)
+
+
+def write(results: Results, facts: dict[str, Any]) -> str:
+    """Write results.json and results.md, the peers that are faster and the missed aims first; return that much."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    parts = {
+        name: [asdict(v) for v in getattr(results, name)] for name in ("rows", "faster", "small_arrays", "first_uses")
+    }
+    parts |= {
+        "aims": [asdict(a) | {"met": a.met} for a in results.aims],
+        "tables": [asdict(f) for f in results.figures],
+    }
+    text = json.dumps({"machine": facts, **parts}, indent=1).replace("NaN", "null")
+    (OUT / "results.json").write_text(text + "\n")
+    head = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    top = [f"## Peers that are faster\n\n{faster_table(results.faster, facts['peers'])}\n"]
+    top += [f"## Formats\n\n{formats_table(results.rows)}\n", f"## Aims\n\n{aims_table(results.aims)}\n"]
+    (OUT / "results.md").write_text(f"# Benchmark\n\n{head}\n\n" + "\n".join([*top, *results.sections]))
+    return "\n".join([*top, head, f"\nwritten: {OUT}/results.json, {OUT}/results.md"])
+
+
+def parsed() -> argparse.Namespace:
+    """Return the arguments."""
+    names = [*(w.name for w in WORKS), "small", "first_use", "tables"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="*", metavar="WORK", help=f"which works (default all): {', '.join(names)}")
     parser.add_argument("--size", type=int, default=1 << 24, help="elements, a multiple of 4096 (default 2^24)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contender (default 7)")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="lowp and the copies alone")
     options = parser.parse_args()
     if unknown := set(options.work) - set(names):
         parser.error(f"unknown work {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if options.size < COLUMNS or options.size % COLUMNS:
         parser.error(f"--size {options.size} is not a positive multiple of {COLUMNS}")
+    return options
+
+
+def main() -> int:
+    """Run the benchmark; the exit status is 1 if a headline is too slow."""
+    options = parsed()
     logging.disable(logging.WARNING)
-    facts, start = machine(), time.monotonic()
+    start = time.monotonic()
+    facts = machine() | {"elements": options.size, "rounds": options.rounds, "peers": options.peers}
     x = make_input(options.size)
-    rows: list[Row] = []
-    report, lost = [], False
-    for work in WORKS:
-        if options.work and work.name not in options.work:
-            continue
-        found = run_work(work, x, options.rounds if work.headline else min(options.rounds, 3))
-        sentence, won = verdict(work, found)
-        lost |= work.headline and not won
-        rows += found
-        report += [f"## {work.name}\n\n{sentence}\n\n{table(found)}\n"]
-        print(report[-1], flush=True)
-    figures: list[tables.Figure] = []
-    if not options.work or "tables" in options.work:
-        section, figures = run_tables(x, options.rounds)
-        lost |= bool(tables.slow(figures))
-        report.append(section)
+    results = Results()
+    time_works(results, options, x, facts)
+    time_the_rest(results, options, x)
     facts |= {"load after": [round(v, 2) for v in os.getloadavg()], "seconds": round(time.monotonic() - start)}
-    OUT.mkdir(parents=True, exist_ok=True)
-    results = {"machine": facts, "rows": [asdict(r) for r in rows], "tables": [asdict(f) for f in figures]}
-    (OUT / "results.json").write_text(json.dumps(results, indent=1).replace("NaN", "null") + "\n")
-    head = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    (OUT / "results.md").write_text(f"# Benchmark\n\n{head}\n\n" + "\n".join(report))
-    print(f"{head}\n\nwritten: {OUT}/results.json, {OUT}/results.md")
-    return int(lost)
+    print(write(results, facts))
+    return int(bool(results.lost))
 
 
 if __name__ == "__main__":

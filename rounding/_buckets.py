@@ -50,7 +50,7 @@ def looked_up(x: NDArray[np.float32], table: Buckets, out: NDArray[Any] | None =
     if out is None or out.dtype != table.below.dtype:
         out = np.empty(x.shape, table.below.dtype)
     source, sink = x.reshape(-1).view(np.int32), out.reshape(-1)
-    split(x.size, lambda a, b: look_up_buckets(source[a:b], sink[a:b], *table))
+    split(x.size, lambda a, b: look_up_buckets(source[a:b], sink[a:b], *table), pieces=4)
     return out
 
 

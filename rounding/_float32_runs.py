@@ -36,7 +36,7 @@ def float32_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
         if source.size < SERIAL_BELOW:
             quantize_float32(source, sink, *how)
         else:
-            split(source.size, lambda a, b: quantize_float32(source[a:b], sink[a:b], *how))
+            split(source.size, lambda a, b: quantize_float32(source[a:b], sink[a:b], *how), pieces=4)
 
     return run
 
@@ -54,7 +54,9 @@ def random_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[An
     plan = way == kernels.BITS_CORRECTED, integers, floats, mode.variant, mode.random_bits
 
     def run(source: Any, sink: Any, start: int, key0: int, key1: int) -> None:
-        split(source.size, lambda a, b: quantize_randomly(source[a:b], sink[a:b], *plan, start + a, key0, key1))
+        split(
+            source.size, lambda a, b: quantize_randomly(source[a:b], sink[a:b], *plan, start + a, key0, key1), pieces=4
+        )
 
     return run
 
@@ -73,7 +75,7 @@ def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> R
         if source.size < SERIAL_BELOW:
             quantize_short(source, sink, half, *how)
         else:
-            split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], half, *how))
+            split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], half, *how), pieces=4)
 
     return run
 
@@ -94,7 +96,7 @@ def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[
             if encode_float32(source[a:b], codes[a:b], *how, *plan):
                 some.append(a)
 
-        split(source.size, work)
+        split(source.size, work, pieces=4)
         return bool(some)
 
     return run
@@ -118,7 +120,7 @@ def float64_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
     how = mode.name != "ties_to_even", integers, floats, np.array(corrections(mode))
 
     def run(source: Any, sink: Any) -> None:
-        split(source.size, lambda a, b: quantize_float64(source[a:b], sink[a:b], *how))
+        split(source.size, lambda a, b: quantize_float64(source[a:b], sink[a:b], *how), pieces=4)
 
     return run
 

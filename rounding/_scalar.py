@@ -101,7 +101,7 @@ def decode_values(codes: Any, fmt: ScalarFormat, dtype: Any) -> NDArray[Any]:
 
     out = np.empty(array.shape, table.dtype)
     flat, target = np.ascontiguousarray(array).reshape(-1), out.reshape(-1)
-    split(array.size, lambda a, b: look_up(flat[a:b], table, target[a:b]))
+    split(array.size, lambda a, b: look_up(flat[a:b], table, target[a:b]), pieces=4)
     if table.dtype == np.float32 and not table_fits_float32(fmt) and np.isnan(out).any():
         return decode_values(array, fmt, np.float64)
     return out
@@ -173,7 +173,7 @@ def _run(kernel: Any, x: NDArray[Any], target: NDArray[Any], fmt: ScalarFormat, 
     def part(a: int, b: int) -> None:
         kernel(source[a:b], sink[a:b], plan, _INFINITE[size], _MASK[size], start + a, request.key0, request.key1)
 
-    split(x.size, part)
+    split(x.size, part, pieces=4)
 
 
 def _run_fast(x: NDArray[Any], result: NDArray[Any], fmt: ScalarFormat, request: Request, start: int) -> bool:

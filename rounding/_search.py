@@ -95,9 +95,9 @@ def _find(x: NDArray[Any], fmt: ScalarFormat, mode: Rounding, overflow: str, res
     sink, numbers = out.reshape(-1), x.reshape(-1)
     if len(cuts) <= _FEW:
         ceiling = _ceiling(cuts, size)
-        split(x.size, lambda a, b: count(numbers[a:b], sink[a:b], results, ceiling))
+        split(x.size, lambda a, b: count(numbers[a:b], sink[a:b], results, ceiling), pieces=4)
         return out
     plan, source = _plan(fmt, mode, overflow, size), numbers.view(_VIEW[size])
     shared = (results, plan.starts, plan.cuts, plan.shift, _INFINITE[size], _MASK[size])
-    split(x.size, lambda a, b: find(source[a:b], sink[a:b], *shared))
+    split(x.size, lambda a, b: find(source[a:b], sink[a:b], *shared), pieces=4)
     return out

@@ -95,9 +95,9 @@ def encode(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding) -> NDArray[Any]:
     usual = usual_exponents(fmt) if size == 4 and fmt.bits <= 16 and mode.name == "ties_to_even" else None
     if usual is not None:
         flat, fixed = x.reshape(-1), (*usual, table, fmt.ranks, mask, mode.table)
-        split(x.size, lambda a, b: encode_tapered_float32(flat[a:b], sink[a:b], *fixed))
+        split(x.size, lambda a, b: encode_tapered_float32(flat[a:b], sink[a:b], *fixed), pieces=4)
         return codes
-    split(x.size, lambda a, b: encode_tapered(source[a:b], sink[a:b], *shared))
+    split(x.size, lambda a, b: encode_tapered(source[a:b], sink[a:b], *shared), pieces=4)
     return codes
 
 
@@ -117,10 +117,10 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
     looked_up = []
     if usual is not None:
         flat, fixed = x.reshape(-1), (*usual[:3], values, table, fmt.ranks, mode.table)
-        split(x.size, lambda a, b: looked_up.append(quantize_tapered_float32(flat[a:b], sink[a:b], *fixed)))
+        split(x.size, lambda a, b: looked_up.append(quantize_tapered_float32(flat[a:b], sink[a:b], *fixed)), pieces=4)
     else:
         shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)
-        split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared))
+        split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared), pieces=4)
         looked_up.append(True)
     if size == 4 and any(looked_up) and np.isnan(values).any() and (np.isnan(out) & np.isfinite(x)).any():
         return quantize(widen(x), fmt, mode, None)
@@ -134,7 +134,9 @@ def decode(codes: NDArray[Any], fmt: TaperedFormat) -> NDArray[np.float64]:
     out, flat = np.empty(codes.shape, np.float64), np.ascontiguousarray(codes).reshape(-1)
     sink, (starts, units, powers) = out.reshape(-1), binade_table(fmt)
     largest = np.uint64(fmt.ranks)
-    split(flat.size, lambda a, b: decode_tapered(flat[a:b], sink[a:b], starts, units, powers, fmt.bits, largest))
+    split(
+        flat.size, lambda a, b: decode_tapered(flat[a:b], sink[a:b], starts, units, powers, fmt.bits, largest), pieces=4
+    )
     return out
 
 
