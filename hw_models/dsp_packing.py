@@ -27,13 +27,14 @@ class Ports(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """A known way to make several products with one DSP."""
+    """A known way to make several products with one DSP; `narrow`: without the most negative packed operand."""
 
     name: str
     lanes: int
     a_bits: int
     b_bits: int
     shared: bool
+    narrow: bool
     accumulations: int | None
     luts_per_lane: float
     source: str
@@ -109,6 +110,7 @@ def dsp_modes(block: str) -> tuple[Mode, ...]:
             int(r["a_bits"]),
             int(r["b_bits"]),
             r["shared"] == "yes",
+            r["narrow"] == "yes",
             int(r["accumulations"]) if r["accumulations"] else None,
             float(r["luts_per_lane"] or 0),
             r["source"],
@@ -219,7 +221,7 @@ def dsp_packing(
     if left == right == 24 and not left_signed and any(m.name == "float32" for m in dsp_modes(block)):
         mode = next(m for m in dsp_modes(block) if m.name == "float32")
         return Packing(block, 1, mode.name, False, 0, 0, 0.0, bound, mode.source)
-    known = _known(block, left, right, left_signed, right_signed, accumulations)
+    known = _known(block, left, right, left_signed, right_signed, _narrow(a), accumulations)
     exact = _exact_lanes(left + (not left_signed), right, block, right_signed, accumulations)
     if known is not None and known.lanes >= exact:
         return Packing(
@@ -227,7 +229,7 @@ def dsp_packing(
             known.lanes,
             known.name,
             known.shared,
-            0,
+            _stride(known.lanes, known.a_bits, ports.a) if known.accumulations else 0,
             known.accumulations or 0,
             known.luts_per_lane,
             bound,
@@ -258,16 +260,30 @@ def _operand(name: str, value: str | Format | int) -> tuple[int, bool]:
     return bits, True
 
 
-def _known(block: str, a: int, b: int, a_signed: bool, b_signed: bool, accumulations: int) -> Mode | None:
+def _narrow(value: str | Format | int) -> bool:
+    """Whether an operand never is the most negative number of its bits."""
+    fmt = parse(value) if isinstance(value, str | Format) else None
+    return isinstance(fmt, Integer) and fmt.symmetric
+
+
+def _known(
+    block: str, a: int, b: int, a_signed: bool, b_signed: bool, a_narrow: bool, accumulations: int
+) -> Mode | None:
     for mode in dsp_modes(block):
-        if mode.name == "float32" or (mode.accumulations or accumulations) < accumulations:
-            continue
         # unsigned packed operands need a bit for their sign; shared ones may be unsigned
         need_a, need_b = a + (not a_signed), b + (not mode.shared and not b_signed)
         fits = need_a <= mode.a_bits and need_b <= mode.b_bits
+        if mode.narrow and a_signed and not a_narrow and a == mode.a_bits:
+            fits = False
         turned = not mode.shared and b + (not b_signed) <= mode.a_bits and a + (not a_signed) <= mode.b_bits
-        if fits or turned:
-            return mode
+        if mode.name == "float32" or not (fits or turned):
+            continue
+        found = mode
+        if mode.accumulations:  # an unsigned shared operand makes larger products
+            most = packed_accumulations(mode.lanes, mode.a_bits, b, block, b_signed)
+            found = mode._replace(accumulations=min(mode.accumulations, most))
+        if (found.accumulations or accumulations) >= accumulations:
+            return found
     return None
 
 

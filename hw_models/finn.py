@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -274,8 +275,7 @@ def data_type_bound(terms: int, w: int, a: int, a_signed: bool = False) -> int:
     terms, w, a = sizes(terms=terms, w=w, a=a)
     if not isinstance(a_signed, bool):
         raise ArgumentTypeError(f"a_signed={a_signed!r} must be True or False.")
-    alpha = math.log2(terms) + w + a - 1 - int(a_signed)
-    return math.ceil(alpha + math.log2(1 + 2**-alpha) + 1)
+    return (terms << (w + a - 1 - int(a_signed))).bit_length() + 1  # in integers: floats miss 31 terms of single bits
 
 
 def weight_norm_bound(norm: float, a: int, a_signed: bool = False) -> int:
@@ -298,8 +298,8 @@ def weight_norm_bound(norm: float, a: int, a_signed: bool = False) -> int:
     (a,) = sizes(a=a)
     if not 1 <= norm < math.inf:
         raise ArgumentError(f"norm={norm!r} must be finite and at least 1.")
-    alpha = math.log2(norm) + a - int(a_signed)
-    return math.ceil(alpha + math.log2(1 + 2**-alpha) + 1)
+    reach = Fraction(norm) * (1 << (a - int(a_signed)))
+    return math.ceil(reach).bit_length() + 1
 
 
 def chain_delay(length: int) -> float:

@@ -1,8 +1,4 @@
-"""The operations of a PyTorch program, seen below autograd as it runs on fake tensors.
-
-Layers above the dispatcher stay visible where they say more than what they are made of: fused attention, whose groups
-of queries share keys and values, is taken from its call.
-"""
+"""The operations of a PyTorch program, seen below autograd on fake tensors; fused attention is taken from its call."""
 
 from __future__ import annotations
 

@@ -21,8 +21,6 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 #: How an element becomes the number to round: a product with a power of two, a float32 product, a quotient.
 POWER, PRODUCT32, QUOTIENT = range(3)
-#: How it is rounded.
-NEAREST, CORRECTED, RANDOM = range(3)
 #: What the scales of a piece are: some too far from 1 for float32, none, none but some are 0 and leave only +0.
 STRANGE, USUAL, SOME_ZEROS = range(3)
 #: Types of an array.
@@ -217,30 +215,34 @@ def _kept_apart(a: Any, x: Any) -> Any:
 
 
 @_compile
-def prepare(row: Any, v: Any, f: Any, c: Any, kind: Any, clip: Any) -> None:
-    """Write the numbers to round; none that is not 0 becomes 0 but by definition."""
-    before, divisor, inverse, limit = f[0], f[1], f[4], np.float32(4 * clip)
-    if (c == 1) & (kind == QUOTIENT):
-        for k in range(row.size):
-            v[k] = _kept_apart(_quotient(row[k], before[k], divisor[k], inverse[k], limit), row[k])
-    elif c == 1:
-        least = np.float32(0) if kind == PRODUCT32 else _TINY
+def prepare_products(row: Any, v: Any, f: Any, c: Any, least: Any) -> None:
+    """Write products to round, of no less than `least` where the number is not 0."""
+    before = f[0]
+    if c == 1:
         for k in range(row.size):
             a = max(np.float32(abs(row[k]) * before[k]), least)
             v[k] = _signed(a, row[k]) if row[k] != 0 else row[k]
-    elif kind == QUOTIENT:
-        for t in range(-(-row.size // c)):
-            part, goal = row[t * c : (t + 1) * c], v[t * c : (t + 1) * c]
-            step, by, back = before[t], divisor[t], inverse[t]
-            for k in range(part.size):
-                goal[k] = _kept_apart(_quotient(part[k], step, by, back, limit), part[k])
-    else:
-        least = np.float32(0) if kind == PRODUCT32 else _TINY
-        for t in range(-(-row.size // c)):
-            part, goal, step = row[t * c : (t + 1) * c], v[t * c : (t + 1) * c], before[t]
-            for k in range(part.size):
-                a = max(np.float32(abs(part[k]) * step), least)
-                goal[k] = _signed(a, part[k]) if part[k] != 0 else part[k]
+        return
+    for t in range(-(-row.size // c)):
+        part, goal, step = row[t * c : (t + 1) * c], v[t * c : (t + 1) * c], before[t]
+        for k in range(part.size):
+            a = max(np.float32(abs(part[k]) * step), least)
+            goal[k] = _signed(a, part[k]) if part[k] != 0 else part[k]
+
+
+@_compile
+def prepare_quotients(row: Any, v: Any, f: Any, c: Any, clip: Any) -> None:
+    """Write quotients to round, rounded to odd; none that is not 0 becomes 0."""
+    before, divisor, inverse, limit = f[0], f[1], f[4], np.float32(4 * clip)
+    if c == 1:
+        for k in range(row.size):
+            v[k] = _kept_apart(_quotient(row[k], before[k], divisor[k], inverse[k], limit), row[k])
+        return
+    for t in range(-(-row.size // c)):
+        part, goal = row[t * c : (t + 1) * c], v[t * c : (t + 1) * c]
+        step, by, back = before[t], divisor[t], inverse[t]
+        for k in range(part.size):
+            goal[k] = _kept_apart(_quotient(part[k], step, by, back, limit), part[k])
 
 
 @_inline
@@ -258,25 +260,31 @@ def _odd_product(v: Any, high: Any, low: Any) -> Any:
 
 
 @_compile
-def multiply(v: Any, sink: Any, f: Any, c: Any, to_odd: Any) -> None:
-    """Write elements times units, rounded to nearest or to odd."""
+def multiply(v: Any, sink: Any, f: Any, c: Any) -> None:
+    """Write elements times units."""
     high, low = f[2], f[3]
     if c == 1:
-        if to_odd:
-            for k in range(v.size):
-                sink[k] = _odd_product(v[k], high[k], low[k])
-        else:
-            for k in range(v.size):
-                sink[k] = _product(v[k], high[k], low[k])
+        for k in range(v.size):
+            sink[k] = _product(v[k], high[k], low[k])
         return
     for t in range(-(-v.size // c)):
         part, goal, unit, rest = v[t * c : (t + 1) * c], sink[t * c : (t + 1) * c], high[t], low[t]
-        if to_odd:
-            for k in range(part.size):
-                goal[k] = _odd_product(part[k], unit, rest)
-        else:
-            for k in range(part.size):
-                goal[k] = _product(part[k], unit, rest)
+        for k in range(part.size):
+            goal[k] = _product(part[k], unit, rest)
+
+
+@_compile
+def multiply_to_odd(v: Any, sink: Any, f: Any, c: Any) -> None:
+    """Write elements times units, rounded to odd."""
+    high, low = f[2], f[3]
+    if c == 1:
+        for k in range(v.size):
+            sink[k] = _odd_product(v[k], high[k], low[k])
+        return
+    for t in range(-(-v.size // c)):
+        part, goal, unit, rest = v[t * c : (t + 1) * c], sink[t * c : (t + 1) * c], high[t], low[t]
+        for k in range(part.size):
+            goal[k] = _odd_product(part[k], unit, rest)
 
 
 @_compile

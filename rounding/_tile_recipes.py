@@ -13,25 +13,20 @@ from numpy.typing import NDArray
 
 from lowp.formats.block import ADAPTIVE_RECIPES, E8M0, FLOAT32, Block
 from lowp.formats.float_format import Float
-from lowp.formats.integer import Fixed, Integer
 from lowp.formats.tables import decode_codes
 from lowp.rounding._grids import Grid
 from lowp.rounding._layout import Layout
-from lowp.rounding._scalar import encode_values
 from lowp.rounding._threads import split
 from lowp.rounding.modes import Rounding, rounding
-from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of, scale_request
+from lowp.rounding.recipes import FLOAT32_DECODING, choose_scales, element_precision, exponent_of
 from lowp.rounding.request import Request
 
 _NEAREST = rounding("ties_to_even")
-#: How scales that are in a format become its codes.
-_EXACT = scale_request("ties_to_even")
 _NO_ROUND_UP = 1 << 30
 #: A single tile is searched for its largest magnitude in pieces of this many numbers.
 _PIECE = 1 << 16
 #: The exact recipes, and those of systems whose elements are a float32 product and whose values are
 #: `element * scale * tensor_scale`, which `choose_scales` decides where no kernel does.
-_LANE_KINDS = {"power_of_two": 0, "nvfp4_te": 1, "quotient": 2, "rounded": 2}
 _GENERAL = ("floor", "ceil", "even", "rceil", "round", "absmean", "quest", "mse", "nvfp4_torchao")
 
 
@@ -53,7 +48,6 @@ class Factors(NamedTuple):
     tensor: float | None = None
 
 
-NO_FLOATS, NO_SHORTS = np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.uint16)
 #: As `_lane_kernels` numbers types.
 KIND_OF_DTYPE = {"float32": 0, "float16": 1, "bfloat16": 2}
 
@@ -61,8 +55,7 @@ KIND_OF_DTYPE = {"float32": 0, "float16": 1, "bfloat16": 2}
 class Numbers(NamedTuple):
     """An array on three axes: of float32, or of the bits of 16-bit floats."""
 
-    floats: NDArray[np.float32]
-    shorts: NDArray[np.uint16] = NO_SHORTS
+    values: NDArray[Any]
     kind: int = 0
 
 
@@ -88,7 +81,7 @@ def magnitudes(x: Numbers, grid: Grid, table: tuple[int, int]) -> NDArray[np.int
     if table == (1, 1) and grid.rows == 1 and grid.columns > _PIECE:
         pieces = grid._replace(c=_PIECE)
     largest = np.empty(table if pieces is grid else pieces.table, np.int32)
-    fixed = (x.floats, x.shorts, x.kind, largest, pieces.r, pieces.c)
+    fixed = (x.values, x.kind, largest, pieces.r, pieces.c)
     pieces.split(lambda *bounds: magnitudes_of_tiles(*fixed, *bounds))
     return largest if pieces is grid else largest.max(keepdims=True).reshape(1, 1)
 
@@ -145,52 +138,6 @@ def rule_of(fmt: Block, mode: Rounding) -> ScaleRule | None:
     return ScaleRule(name, (), quotient, False)
 
 
-def lanes_of(fmt: Block, mode: Rounding, rule: ScaleRule, grid: Grid) -> Any:
-    """Return the `_lane_tile_kernels.Lanes` of a format, None where float32 lanes do not serve.
-
-    Products with units are to be exact in float32, and numbers to round are to differ from none of their quanta by
-    less than they may stand for: with multiples of 2^-22 they are.
-    """
-    from lowp.rounding import _fast_directed_kernels as directed
-    from lowp.rounding import _lane_tile_kernels as kernels
-    from lowp.rounding._fast_kernels import can_be_added, fast_plan
-    from lowp.rounding._scaled_kernels import significant_bits
-
-    element, kind = fmt.element, _LANE_KINDS.get(rule.name)
-    if kind is None or fmt.recipe == "three_quarters" or (kind == 2 and mode.variant > 1):
-        return None
-    if not isinstance(element, Float | Integer | Fixed) or not element.signed or not can_be_added(element):
-        return None
-    quantum = element.emin - element.mantissa_bits if isinstance(element, Float) else -element.fraction_bits
-    if quantum < -22 or significant_bits(element) > 16 or abs(element.max) > 2.0**40:
-        return None
-    if kind == 2 and (fmt.tensor_scale is not None or significant_bits(fmt.scale) > 24):
-        return None
-    plan = fast_plan(element, mode, "saturate")
-    way = 2 if mode.variant else 0 if mode.name == "ties_to_even" else 1
-    how = directed.correcting(_NEAREST if mode.variant else mode)
-    scales = _lane_scales(fmt, rule) if grid.c <= kernels.PIECE else None
-    fixed = (kind, way, plan.integers, plan.floats, how, mode.variant, mode.random_bits)
-    return kernels.Lanes(*fixed, *(scales or (kernels.GIVEN, *_NO_SCALES)))
-
-
-_NO_SCALES = (np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
-
-
-def _lane_scales(fmt: Block, rule: ScaleRule) -> tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]] | None:
-    """Return the rule of scales that a kernel follows and its numbers, None: they are to be given."""
-    from lowp.rounding import _lane_tile_kernels as kernels
-
-    if rule.name == "power_of_two":
-        return kernels.POWERS, np.array(rule.numbers[:3], np.float64), *_NO_SCALES[1:]
-    if rule.name == "nvfp4_te":
-        plan = nvfp4_plan(fmt)
-        return None if plan is None else (kernels.NVFP4, *plan)
-    if rule.name == "quotient":
-        return kernels.FLOAT32_SCALES, np.array(rule.numbers, np.float64), *_NO_SCALES[1:]
-    return kernels.ROUNDED, np.array(rule.numbers[:1], np.float64), *rule.numbers[1:]
-
-
 def nvfp4_plan(fmt: Block) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]] | None:
     """Return what `_tile_kernels.nvfp4_scales` needs: what elements and scales reach, the largest element, a plan."""
     from lowp.rounding._fast_kernels import applies, fast_plan
@@ -201,26 +148,6 @@ def nvfp4_plan(fmt: Block) -> tuple[NDArray[np.float64], NDArray[np.int64], NDAr
     plan, largest = fast_plan(fmt.scale, _NEAREST, "saturate"), np.float32(fmt.element.max)
     numbers = np.array([np.float32(fmt.scale.max) * largest, largest], np.float64)
     return numbers, plan.integers.astype(np.int64), plan.floats.astype(np.float64)
-
-
-def needs_most(fmt: Block, rule: ScaleRule) -> bool:
-    """Whether the largest magnitude of all is to be known before any tile is quantized."""
-    if not rule.any_number or rule.name == "nvfp4_te":
-        return True
-    return rule.name == "rounded" and fmt.scale.max * fmt.element.scale_target < float(np.finfo(np.float32).max)
-
-
-def most_of(seen: Numbers, fmt: Block, rule: ScaleRule) -> int | None:
-    """Return the bits of the largest magnitude, 0 where no kernel asks for it; None: it is not served."""
-    flat = Numbers(seen.floats.reshape(1, 1, -1), seen.shorts.reshape(1, 1, -1), seen.kind)
-    count = (seen.shorts if seen.kind else seen.floats).size
-    whole = Grid(1, 1, count, 1, count)
-    most = int(magnitudes(flat, whole, (1, 1))[0, 0])
-    if most >= 0x7F800000:
-        return most if rule.name == "rounded" and rule.any_number else None
-    if rule.name == "rounded" and float(np.int32(most).view(np.float32)) / rule.numbers[0] > fmt.scale.max:
-        return None  # a warning is due
-    return most if rule.name != "nvfp4_te" or fmt.tensor_scale is not None else 0
 
 
 def factors_of(
@@ -254,9 +181,9 @@ def factors_of(
         inside = rounded_scales(largest.reshape(-1), steps.reshape(-1), units.reshape(-1), *rule.numbers)
         return Factors(steps, units, rule.quotient) if inside else None  # where a warning is due
     if rule.name == "fouroversix":
-        return _fouroversix(seen.floats, largest, grid, fmt, request)
+        return _fouroversix(seen.values, largest, grid, fmt, request)
     if rule.name == "quest":
-        return _quest(seen.floats, grid, fmt)
+        return _quest(seen.values, grid, fmt)
     if rule.name == "nvfp4_te":
         return _nvfp4(largest, steps, units, fmt)
     return _by_recipe(x, layout, largest, fmt, rule.quotient)
@@ -300,21 +227,6 @@ def tensor_scale(most: int, fmt: Block, rule: ScaleRule) -> float | None:
     span = np.float32(fmt.scale.max) * np.float32(fmt.element.max)
     with np.errstate(all="ignore"):
         return float(np.float32(1) / te_encode_scale(np.array([most], np.int32).view(np.float32), span))
-
-
-def codes_of_scales(scales: NDArray[np.float32], rule: ScaleRule, fmt: Block) -> NDArray[Any] | None:
-    """Return the codes of scales that lanes use; None where the general path may warn."""
-    if rule.name == "power_of_two":
-        codes = (scales.view(np.uint32) >> np.uint32(23)).astype(np.uint8)  # 2^-127 is subnormal, NaN has 255
-        return None if (codes == 254).any() else codes
-    bad = np.isnan(scales)
-    some = bool(bad.any())
-    codes = encode_values(np.where(bad, np.float32(0), scales) if some else scales, fmt.scale, _EXACT)
-    if some:
-        assert isinstance(fmt.scale, Float)
-        assert fmt.scale.nan_code is not None
-        codes = np.where(bad, codes.dtype.type(fmt.scale.nan_code), codes)
-    return codes
 
 
 def _rounded_quotient(fmt: Block) -> bool:

@@ -16,22 +16,17 @@ from lowp.formats.tables import code_dtype
 from lowp.rounding._arrays import unlocked
 from lowp.rounding._float32_runs import _code_plan as code_plan
 from lowp.rounding._grids import Grid, grid_of
+from lowp.rounding._lane_plans import codes_of_scales, lanes_of, most_of, needs_most
 from lowp.rounding._layout import Layout, make_layout
 from lowp.rounding._narrow import narrow_numbers
 from lowp.rounding._tile_recipes import (
     KIND_OF_DTYPE,
-    NO_FLOATS,
-    NO_SHORTS,
     Factors,
     Numbers,
     ScaleRule,
-    codes_of_scales,
     element_numbers,
     factors_of,
-    lanes_of,
     mode_numbers,
-    most_of,
-    needs_most,
     rule_of,
     tensor_scale,
 )
@@ -136,7 +131,7 @@ def quantize_prepared(
     seen = Numbers(grid.seen(x))
     places = np.array([start, pitch or grid.columns])
     factors, most = None, None
-    if lanes and it.lanes.rule:
+    if lanes and it.lanes.rule.ruled:
         most = most_of(seen, fmt, it.rule) if it.needs_most else 0
     else:
         factors = factors_of(x, seen, it.layout, grid, it.table, it.rule, fmt, request)
@@ -152,7 +147,7 @@ def quantize_prepared(
     assert factors is not None
     integers, floats = it.element if np.isnan(factors.spill) else element_numbers(fmt, factors.spill)
     steps, units = factors.steps.reshape(it.table), factors.units.reshape(it.table)
-    fixed = (seen.floats, sink, steps, units, grid.r, grid.c, factors.kind, integers, floats, it.mode, narrow)
+    fixed = (seen.values, sink, steps, units, grid.r, grid.c, factors.kind, integers, floats, it.mode, narrow)
     grid.split(lambda *bounds: quantize_tiles(*fixed, *bounds, places, request.key0, request.key1), whole_tiles=False)
     return result
 
@@ -186,9 +181,9 @@ def quantize_short_prepared(
     if it.lanes is None:
         return None
     x = unlocked(x)
-    seen = Numbers(NO_FLOATS, it.grid.seen(x), KIND_OF_DTYPE[dtype])
+    seen = Numbers(it.grid.seen(x), KIND_OF_DTYPE[dtype])
     factors, most = None, None
-    if it.lanes.rule:
+    if it.lanes.rule.ruled:
         most = most_of(seen, fmt, it.rule) if it.needs_most else 0
     else:
         factors = factors_of(x, seen, it.layout, it.grid, it.table, it.rule, fmt, request)
@@ -196,7 +191,7 @@ def quantize_short_prepared(
         return None
     result = np.empty(x.shape, np.uint16) if out is None else out
     places = np.array([start, pitch or it.grid.columns])
-    sink = Numbers(NO_FLOATS, it.grid.seen(result), seen.kind)
+    sink = Numbers(it.grid.seen(result), seen.kind)
     _in_lanes(seen, sink, it, factors, most or 0, narrow_numbers(fmt, dtype), places, request)
     return result
 
@@ -204,6 +199,12 @@ def quantize_short_prepared(
 def _by_band(factors: Factors, table: tuple[int, int]) -> NDArray[np.float64]:
     """Return a row of steps and one of units for each band."""
     return np.stack((factors.steps.reshape(table), factors.units.reshape(table)), axis=1)
+
+
+def _wide_kind(it: Prepared) -> int:
+    """Return how float64 makes the numbers to round: a quotient as `rule.quotient` says, else the product."""
+    kind: int = it.lanes.scaling.kind
+    return it.rule.quotient if kind == 2 else kind
 
 
 def _in_lanes(
@@ -218,10 +219,10 @@ def _in_lanes(
 ) -> None:
     """Quantize in float32 lanes, with the scales of a rule or those given."""
     grid, work = it.grid, it.kernels.quantize_lanes
-    wide = it.kernels.Wide(it.lanes.kind if factors is None else factors.kind, *it.element, it.mode, narrow)
+    wide = it.kernels.Wide(_wide_kind(it), *it.element, it.mode, narrow)
     given = _NO_FACTORS if factors is None else _by_band(factors, it.table)
-    apart = not np.may_share_memory(x.floats, out.floats)
-    arrays = (x.floats, x.shorts, out.floats, out.shorts, x.kind, apart)
+    apart = x.kind == 0 and not np.may_share_memory(x.values, out.values)
+    arrays = (x.values, out.values, x.kind, apart)
     fixed = (*arrays, grid.r, grid.c, it.lanes, wide, most, given)
     grid.split(
         lambda *bounds: work(*fixed, *bounds, places, request.key0, request.key1),
@@ -241,7 +242,7 @@ def encode_tiled(
         return None
     grid, seen = it.grid, Numbers(it.grid.seen(unlocked(x)))
     factors, most = None, None
-    if it.lanes.rule:
+    if it.lanes.rule.ruled:
         most = most_of(seen, fmt, it.rule) if it.needs_most else 0
     else:
         factors = factors_of(x, seen, it.layout, grid, it.table, it.rule, fmt, request)
@@ -250,11 +251,9 @@ def encode_tiled(
     work = it.kernels.encode_lanes
     tensor = tensor_scale(most or 0, fmt, it.rule) if factors is None else factors.tensor
     codes, scales = np.empty(x.shape, code_dtype(fmt.element.bits)), np.empty(it.table, np.float32)
-    wide = it.kernels.Wide(
-        it.lanes.kind if factors is None else factors.kind, *it.element, it.mode, narrow_numbers(fmt, "float32")
-    )
+    wide = it.kernels.Wide(_wide_kind(it), *it.element, it.mode, narrow_numbers(fmt, "float32"))
     given = _NO_FACTORS if factors is None else _by_band(factors, it.table)
-    arrays = (seen.floats, NO_SHORTS, grid.seen(codes), scales)
+    arrays = (seen.values, grid.seen(codes), scales)
     fixed = (*arrays, grid.r, grid.c, it.lanes, wide, most or 0, 1.0 if tensor is None else tensor, given, *plan)
     places = np.array([0, grid.columns])
     grid.split(

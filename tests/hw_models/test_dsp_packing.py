@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from lowp._errors import ArgumentError, FormatError
+from lowp.formats import Integer
 from lowp.hw_models.dsp_packing import dsp_modes, dsp_packing, dsp_ports, packed_accumulations, packing_bound
 
 
@@ -47,11 +48,33 @@ def test_two_int8_products_take_seven_accumulations():
     assert dsp_packing("int8", accumulations=8).mode == "mvu_8sx8u"
 
 
+@pytest.mark.parametrize(("shared", "count"), [("int8", 7), ("uint7", 7), ("uint8", 4)])
+def test_two_int8_products_by_a_shared_operand_take_as_many_accumulations_as_are_exact(shared, count):
+    found = dsp_packing("int8", shared, block="DSP48E2")
+    assert (found.mode, found.lanes, found.stride, found.accumulations) == ("int8x2", 2, 18, count)
+    least, most = (-128, 127) if shared == "int8" else (0, 2 ** int(shared[4:]) - 1)
+    for word in itertools.product((-128, 127), repeat=2):
+        for operand in (least, most):
+            assert _exact("DSP48E2", 2, 8, word, operand, count)
+    assert dsp_packing("int8", shared, block="DSP48E2", accumulations=count).mode == "int8x2"
+    assert dsp_packing("int8", shared, block="DSP48E2", accumulations=count + 1).mode == "mvu_8sx8u"
+
+
+def test_four_lanes_of_a_dsp48e1_take_no_most_negative_weight():
+    """The top lane of four, 21 bits up, has room in 25 bits for -7, not for -8 and the borrow of the lanes below."""
+    assert dsp_packing("int4", block="DSP48E1").mode == "packed"
+    assert dsp_packing(4, block="DSP48E1").lanes == 3
+    narrow = dsp_packing(Integer(4, symmetric=True), "uint4", block="DSP48E1")
+    assert (narrow.mode, narrow.lanes) == ("mvu_4sx4u", 4)
+    assert dsp_packing("int3", "uint4", block="DSP48E1").mode == "mvu_4sx4u"
+    assert dsp_packing("int4", block="DSP48E2").mode == "mvu_4sx4u"
+
+
 @pytest.mark.parametrize(
     ("a", "b", "block", "lanes"),
     [
         ("int4", "uint4", "DSP48E2", 4),
-        ("int4", "int4", "DSP48E1", 4),
+        ("int4", "int4", "DSP48E1", 3),
         ("int8", "uint8", "DSP48E1", 2),
         ("int8", "uint8", "DSP58", 3),
         ("int8", "int8", "DSP58", 3),

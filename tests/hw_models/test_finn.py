@@ -1,5 +1,6 @@
 """FINN's estimates against a second writing of its formulas, and the corrections of its defects."""
 
+import itertools
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -41,8 +42,8 @@ def units(draw):
 def _lut(u):
     """The formula as FINN's source states it, term by term."""
     wmem = u.mw * u.mh // (u.pe * u.simd)
-    alpha = math.log(u.mw, 2) + u.w + u.a - 1 - int(u.a_signed)
-    acc = min(u.accumulator, math.ceil(alpha + math.log(1 + pow(2, -alpha), 2) + 1))
+    reach = u.mw * 2 ** (u.w + u.a - 1 - int(u.a_signed))  # ceil(log2(reach + 1) + 1), without the noise of floats
+    acc = min(u.accumulator, next(p for p in itertools.count(1) if 2 ** (p - 1) >= reach + 1))
     mult = 0 if u.multipliers == "dsp" else u.simd * (2 * math.ceil((u.w + u.a) / 6) - 1) * (u.w + u.a)
     tree = (u.w + u.a) * (2 * u.simd - 1)
     steps = 2**u.thresholds - 1
@@ -51,6 +52,12 @@ def _lut(u):
     if u.memory == "distributed" or (u.memory == "embedded" and wmem <= 128):
         c2 = u.pe * u.simd * u.w * math.ceil(wmem / 64)
     return int(300 + 1.1 * (u.pe * (mult + tree + acc + thr + steps * acc)) + c2)
+
+
+def test_bounds_of_accumulators_are_exact_where_a_sum_nearly_fills_a_word():
+    assert [data_type_bound(n, 1, 1, a_signed=True) for n in (30, 31, 32, 2**60 - 1, 2**60)] == [6, 6, 7, 61, 62]
+    assert [weight_norm_bound(n, 1, a_signed=True) for n in (30, 31, 32, 2**60 - 1, 2**60)] == [6, 6, 7, 61, 62]
+    assert weight_norm_bound(31.5, 1, a_signed=True) == 7
 
 
 @settings(max_examples=300, deadline=None)

@@ -169,14 +169,14 @@ def hard_divisions() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_quotients_are_rounded_to_odd() -> None:
-    from lowp.rounding._lane_kernels import QUOTIENT, prepare
+    from lowp.rounding._lane_kernels import prepare_quotients
 
     x, divisor = hard_divisions()
     f = np.ones((7, x.size), np.float32)
     f[1], f[4] = divisor, np.float32(1) / divisor
     for sign in (1, -1):
         got = np.empty_like(x)
-        prepare(np.float32(sign) * x, got, f, 1, QUOTIENT, np.float32(2.0**20))
+        prepare_quotients(np.float32(sign) * x, got, f, 1, np.float32(2.0**20))
         wanted = to_odd_float32(_exact_steps.divide(sign * x.astype(np.float64), divisor.astype(np.float64)))
         assert np.array_equal(got.view(np.int32), wanted.view(np.int32))
 
@@ -241,3 +241,20 @@ def test_memory(name: str, dtype: str) -> None:
         encoded = lowp.encode(x, fmt)
         least = encoded.codes.nbytes + encoded.scales.nbytes
         assert peak(lambda: lowp.encode(x, fmt)) < least + x.size // 2
+
+
+@pytest.mark.parametrize("size", [32, "row"])
+@pytest.mark.parametrize("element", ["int4", "uint4"])
+def test_scales_beyond_their_format_are_told(size: Any, element: str) -> None:
+    """By every path: scales by rule, scales given, elements that lanes do not serve; in place nothing is lost."""
+    fmt = lowp.Block(element, size, "float16")
+    x = np.abs(alike((4, 3008), 14))
+    x[2, 40] = 1e7
+    with pytest.warns(Warning, match="needs a scale beyond"):
+        wanted = quantize_blocks(x, fmt, request_for(), -1, "float32")
+    for out in (None, x.copy()):
+        with pytest.warns(Warning, match="needs a scale beyond"):
+            got = lowp.quantize(x if out is None else out, fmt, out=out)
+        assert np.array_equal(got.view(np.int32), wanted.view(np.int32))
+    with pytest.warns(Warning, match="needs a scale beyond"):
+        lowp.encode(x, fmt)

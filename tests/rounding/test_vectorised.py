@@ -41,10 +41,10 @@ KERNELS: list[tuple[str, tuple[Any, ...], int | None]] = [
     ("_float32_kernels.narrow_bfloat16", (u4, u2), 0),
     ("_float64_kernels._round", (f8, f8, i8, f8), None),
     ("_float64_kernels._round_and_correct", (f8, f8, i8, f8, f8), None),
-    ("_lane_kernels.nearest_powers", (f4, f4, rows, n, i4, f4), 0),
-    ("_lane_kernels.nearest_products", (f4, f4, rows, n, i4, f4), 0),
-    ("_lane_kernels.nearest_quotients", (f4, f4, rows, n, i4, f4), 0),
-    ("_lane_kernels.multiply", (f4, f4, rows, n, types.boolean), 0),
+    ("_lane_kernels.nearest_powers", (f4, f4, rows, n, n, i4, f4), 0),
+    ("_lane_kernels.nearest_products", (f4, f4, rows, n, n, i4, f4), 0),
+    ("_lane_kernels.nearest_quotients", (f4, f4, rows, n, n, i4, f4), 0),
+    ("_lane_kernels.multiply", (f4, f4, rows, n), 0),
 ]
 
 
