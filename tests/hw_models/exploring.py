@@ -49,7 +49,7 @@ def run_and_kill(store: Path, calls: Path, rows_before: int) -> int:
         f"options = dict(store={str(store)!r}, accuracy=loss, batch=2, progress=False)\n"
         "hw.explore(e.SPACE, e.WORK, e.OBJECTIVES, **options)\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PAUSE": "0.03"})
+    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PAUSE": "0.1"})
     deadline = time.monotonic() + 120
     while stored(store) < rows_before and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
