@@ -52,7 +52,8 @@ class Packing:
         stride: Bits between lanes where that is regular, else 0.
         accumulations: Products that a lane adds before it must be emptied; 0: unlimited or corrected outside.
         luts_per_lane: LUTs that correct a lane.
-        bound: Lanes of the packing bound `L (W + A) + (L - 1) guard <= port widths`, which no known mode exceeds.
+        bound: Lanes of the packing bound `L (W + A) + (L - 1) guard <= port widths`, which no known mode with a shared
+            operand exceeds.
         source: Where the mode is described.
     """
 

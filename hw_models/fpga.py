@@ -201,14 +201,22 @@ def _in_dsps(leaf: Block, unit: Datapath, found: FpgaTarget, packing: Packing | 
         count = leaf.count / min(each.lanes, 1)
         return [("dsp", Amount(count, count, count))]
     lanes = packing.lanes
-    together = unit.copies if packing.shared else leaf.count // unit.copies
-    groups = leaf.count // max(together, 1)
-    count = float(groups * -(-together // lanes) if lanes >= 1 else leaf.count / lanes)
+    sharing = _units_that_share(unit) if packing.shared else (leaf.count // unit.copies,)
+    whole = {n: leaf.count // n * math.ceil(n / lanes) for n in sharing if n}
+    together = min(whole, key=lambda n: whole[n], default=1)
+    count = float(whole[together]) if whole and lanes >= 1 else leaf.count / lanes
     counts = [("dsp", Amount(count, count, count))]
     if lanes > 1 and together > 1 and packing.luts_per_lane:
         corrections = packing.luts_per_lane * leaf.count
         counts.append(("lut", Amount(corrections, corrections, 5 * corrections)))
     return counts
+
+
+def _units_that_share(unit: Datapath) -> tuple[int, ...]:
+    """How many units of an array have one right operand, and, where operands are alike, one left operand."""
+    held = {name: next((b.count for b in unit.blocks if b.operand == name), unit.lanes) for name in "ab"}
+    rows, columns = (held[name] // unit.lanes for name in "ab")
+    return (rows, columns) if unit.a == unit.b else (rows,)
 
 
 def _multiplier(unit: Datapath) -> Block | None:

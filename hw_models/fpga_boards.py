@@ -12,7 +12,7 @@ from lowp.hw_models.arguments import sizes
 from lowp.hw_models.estimate import Estimate
 from lowp.hw_models.fpga import FpgaUnitCost, storage_bits
 from lowp.hw_models.fpga_devices import RESOURCES, FpgaDevice, fpga_device, planning_limits, shell_cost
-from lowp.hw_models.fpga_engines import FpgaDesign
+from lowp.hw_models.fpga_engines import FpgaDesign, given_clock
 from lowp.hw_models.model_shapes import Shape, Transformer, model_shape
 from lowp.hw_models.tables import rows
 
@@ -47,8 +47,11 @@ class Fit:
 
         Args:
             clock: In Hz; default the unit's highest.
+
+        Raises:
+            ArgumentError: The clock is not positive.
         """
-        at = self.clock if clock is None else Estimate(clock, clock, clock, "Hz", "static", "given clock")
+        at = self.clock if clock is None else given_clock(clock)
         per_cycle = 2 * self.products_per_cycle
         value, low, high = (per_cycle * getattr(self.count, end) * getattr(at, end) for end in ("value", "low", "high"))
         return Estimate(value, low, high, "op/s", "compute", self.count.provenance)

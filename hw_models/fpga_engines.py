@@ -61,7 +61,7 @@ class FpgaDesign:
         Raises:
             ArgumentError: The clock is not positive.
         """
-        at = self.clock if clock is None else Estimate(clock, clock, clock, "Hz", "static", "given clock")
+        at = self.clock if clock is None else given_clock(clock)
         per_cycle = 2 * self.products_per_cycle
         rates = (at.value * per_cycle, at.low * per_cycle, at.high * per_cycle)
         return Estimate(*rates, "op/s", "compute", at.provenance)
@@ -70,17 +70,32 @@ class FpgaDesign:
         """Return how many activation vectors a streaming layer takes per second.
 
         Raises:
-            ArgumentError: The design is no streaming layer.
+            ArgumentError: The design is no streaming layer, or the clock is not positive.
         """
         if not self.cycles:
             raise ArgumentError("cycles=0: only a streaming layer has a rate of vectors.")
-        at = self.clock if clock is None else Estimate(clock, clock, clock, "Hz", "static", "given clock")
+        at = self.clock if clock is None else given_clock(clock)
         value, low, high = (x / self.cycles for x in (at.value, at.low, at.high))
         return Estimate(value, low, high, "vectors/s", "compute", at.provenance)
 
     def __str__(self) -> str:
         parts = ((name, getattr(self, name)) for name in ("lut", "ff", "dsp", "bram18", "uram", "clock"))
         return "; ".join(f"{name} {estimate}" for name, estimate in parts)
+
+
+def given_clock(clock: Any) -> Estimate:
+    """Return a clock as an estimate without an interval.
+
+    Raises:
+        ArgumentError: It is not positive and finite.
+
+    Example:
+        >>> given_clock(200e6).value
+        200000000.0
+    """
+    if isinstance(clock, bool) or not isinstance(clock, int | float) or not 0 < clock < math.inf:
+        raise ArgumentError(f"clock={clock!r} must be a positive and finite number of Hz.")
+    return Estimate(float(clock), float(clock), float(clock), "Hz", "static", "given clock")
 
 
 def _array(unit: Datapath, rows: int, columns: int) -> Datapath:

@@ -275,6 +275,7 @@ _LEVELS: dict[str, Callable[[Block], tuple[float, float]]] = {
     "shifter": lambda b: (_log(b["positions"], 4), 0),
     "aligner": lambda b: (_log(b["n"], 4), 0),
     "normaliser": lambda b: (_log(b["bits"], 4), 0),
+    "selector": lambda b: (_log(b["inputs"], 4), 0),
     "leading_zero_counter": lambda b: (_log(b["bits"]), 0),
     "table": lambda b: (1 + max((b["entries"] - 1).bit_length() - _LUT_INPUTS, 0) / 2, 0),
     "unpacker": lambda b: (1, 0),

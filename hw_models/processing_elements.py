@@ -207,7 +207,7 @@ def _axllm(name: str) -> ProcessingElement:
     blocks = [
         *unit.blocks,
         Block.of("register", "register", label="products kept", bits=128 * 16),
-        Block.of("table", "multiply", label="choice of a product", entries=128, bits=16),
+        Block.of("selector", "multiply", label="choice of a product", inputs=128, bits=16),
     ]
     return ProcessingElement(
         name,

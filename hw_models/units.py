@@ -170,6 +170,9 @@ def price(unit: Datapath, target: str) -> UnitCost:
 def mac(a: Any, b: Any = None, target: str = "gate_model", **options: Any) -> UnitCost:
     """Price a unit that multiplies two numbers and adds the product to a running sum.
 
+    Into a float it is a fused multiply-add, which rounds once and loses nothing before that; two lanes that are aligned
+    within a window may take less.
+
     Args:
         a: Format of the left operand, or its name.
         b: Format of the right operand; default that of `a`.

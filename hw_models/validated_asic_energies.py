@@ -58,7 +58,7 @@ def _node() -> float:
 
 @predicts("f32_hbm2_power")
 def _hbm() -> float:
-    return memory_energy("HBM2e", 2.0e12).low
+    return memory_energy("HBM2", 2.0e12).low
 
 
 @predicts("f70a_full_adder_area")

@@ -106,6 +106,40 @@ def test_packing_in_engines(name, target, dsp):
     assert engine.dsp.value == dsp
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "rows", "columns", "dsp"),
+    [
+        ("int8", "int8", 3, 3, 6),  # two of the three units of a row, and one alone
+        ("int8", "int8", 1, 5, 3),
+        ("int8", "int8", 4, 3, 6),
+        ("int4", "int4", 5, 5, 10),
+        ("int4", "uint4", 4, 1, 1),
+        ("int4", "uint4", 1, 4, 4),  # units of a row have no right operand in common
+    ],
+)
+def test_packed_lanes_share_an_operand_of_a_row_or_a_column(a, b, rows, columns, dsp):
+    engine = hw.matrix_engine(a, b, rows=rows, columns=columns, multipliers="dsp", accumulator="int32")
+    assert engine.dsp.value == dsp
+
+
+@pytest.mark.parametrize("clock", [0, -1.0, math.inf, math.nan, "fast"])
+def test_clocks_are_checked_by_name(clock):
+    layer = hw.streaming_layer(64, 64, "int4", pe=4, simd=4)
+    fit = hw.fit_units(hw.fpga_unit("mxfp4", lanes=32), "zcu102")
+    for rate in (layer.throughput, layer.vectors_per_second, fit.throughput):
+        with pytest.raises(ArgumentError, match="clock="):
+            rate(clock)
+
+
+def test_products_that_are_kept_are_chosen_by_multiplexers():
+    """128 products of 16 bits: 127 multiplexers of two words per bit, up to three of them in a LUT."""
+    element = hw.processing_element("axllm")
+    choice = next(b for b in element.datapath.blocks if b.label == "choice of a product")
+    assert (choice.kind, choice["inputs"], choice["bits"]) == ("selector", 128, 16)
+    assert element.cost("xcup").by_role("lut")["multiply"].value > 127 * 16 / 3
+    assert element.cost("n28").by_role("area")["multiply"].value > 127 * 16 * 1.44e-12
+
+
 def test_dot_products_in_one_dsp58():
     assert hw.fpga_unit("int8", target="versal", multipliers="dsp", lanes=9, accumulator="int32").dsp.value == 3
     engine = hw.matrix_engine(
