@@ -100,10 +100,9 @@ def _all_steps(
     left, right = factors(a.values, a.format), factors(b.values, b.format)
     scales = None
     if alignment.scaled_group:
-        scales = _grouped_scales(a, -1, alignment.scaled_group), _grouped_scales(b, -2, alignment.scaled_group)
-    elif a.scales is not None and b.scales is not None:
-        left = scaled(left, factors(a.spread_scales(-1), _format_of_scales(a)))
-        right = scaled(right, factors(b.spread_scales(-2), _format_of_scales(b)))
+        scales = _scales_of_groups(a, b, alignment.scaled_group)
+    else:
+        left, right = _times_scales(left, a, -1), _times_scales(right, b, -2)
     stored = stored_plan(
         accumulator.format, accumulator.rounding, accumulator.overflow, accumulator.subnormal_results == "zero",
         accumulator.signed_zero,
@@ -165,10 +164,29 @@ def without_subnormals(x: NDArray[np.float64], fmt: ScalarFormat) -> NDArray[np.
     return np.where(np.abs(x) < fmt.smallest_normal, 0.0, x)
 
 
+def _times_scales(numbers: Factors, side: Side, axis: int) -> Factors:
+    """Return an operand's elements times its scales, if it has some."""
+    if side.scales is None:
+        return numbers
+    return scaled(numbers, factors(side.spread_scales(axis), _format_of_scales(side)))
+
+
+def _scales_of_groups(a: Side, b: Side, group: int) -> tuple[Factors, Factors]:
+    """Return one scale for each scaled group of both operands; ones where one of them has none."""
+    if a.scales is None and b.scales is None:
+        raise ArgumentError(f"an alignment with scaled_group={group} is for operands with block scales.")
+    first, second = (
+        x._replace(scales=np.ones_like(x.values), scale_format=y.scale_format, block=1) if x.scales is None else x
+        for x, y in ((a, b), (b, a))
+    )
+    return _grouped_scales(first, -1, group), _grouped_scales(second, -2, group)
+
+
 def _grouped_scales(side: Side, axis: int, group: int) -> Factors:
     """Return one scale for each scaled group."""
-    each = side.spread_scales(axis)
-    return factors(each.take(np.arange(0, each.shape[axis], group), axis), _format_of_scales(side))
+    places = np.arange(0, side.values.shape[axis], group) // side.block
+    assert side.scales is not None
+    return factors(np.ascontiguousarray(side.scales.take(places, axis)), _format_of_scales(side))
 
 
 def _format_of_scales(side: Side) -> ScalarFormat:

@@ -17,14 +17,16 @@ from lowp.emulation._jax_memory import current, key_of
 from lowp.emulation._jax_seeds import fold, seed_at, signs_at
 from lowp.emulation._jax_sites import Site
 from lowp.emulation._jax_world import WORLD, largest_over
-from lowp.emulation._unit_sums import Elements
+from lowp.emulation._unit_sums import Elements, draws
 from lowp.emulation.casting import Rounded, round_operand
 from lowp.emulation.casts import Cast
 from lowp.formats import Block, ScalarFormat, parse
 from lowp.rounding.shard import Shard
 
 jax.tree_util.register_dataclass(
-    Elements, data_fields=["values", "scales", "tensor_scale"], meta_fields=["format", "sizes", "scale_format"]
+    Elements,
+    data_fields=["values", "scales", "tensor_scale"],
+    meta_fields=["format", "sizes", "scale_format", "whole"],
 )
 
 
@@ -278,6 +280,7 @@ def _by_engine(first: Rounded, second: Rounded, axes_a: Axes, axes_b: Axes, read
                 first.parts,
                 second.parts.turned(lambda t: jnp.swapaxes(t, -1, -2)),
                 lambda x, number: round_sum(x, reading, fold(reading.word, number)),
+                seed_at(reading.site, reading.product, "accumulator", reading.word) if draws(cast) else None,
             )
         else:
             seed = seed_at(reading.site, reading.product, "accumulator", reading.word)

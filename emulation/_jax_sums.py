@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -11,15 +11,19 @@ import jax
 from lowp._errors import ArgumentError
 from lowp.emulation._jax_world import Key
 from lowp.emulation._unit_product import Arrays, Given, Product, as_array_code, lacks
-from lowp.emulation._unit_sums import Elements, UnitSum, rounded_additions
+from lowp.emulation._unit_sums import Elements, UnitSum, rounded_additions, unit_of
 from lowp.emulation.casts import Cast
-from lowp.emulation.matrix_units import matrix_unit
 from lowp.rounding._namespaces import JaxNamespace
 
 
-def by_unit(cast: Cast, left: Elements, right: Elements, rounding: Callable[[Any, Any], Any]) -> Any:
-    """Return `left @ right` in float32, of (..., m, k) and (..., k, n), as the unit of a cast sums it."""
-    return UnitSum(JaxNamespace(), _multiply, cast, matrix_unit(cast.unit), rounding).of(left, right)
+def by_unit(
+    cast: Cast, left: Elements, right: Elements, rounding: Callable[[Any, Any], Any], seed: Key | None = None
+) -> Any:
+    """Return `left @ right` in float32, of (..., m, k) and (..., k, n), as the unit of a cast sums it.
+
+    `seed`: that of the random bits of an accumulator that has some.
+    """
+    return UnitSum(JaxNamespace(), partial(_multiply, keys=seed), cast, unit_of(cast), rounding).of(left, right)
 
 
 def rounded(left: Any, right: Any, cast: Cast, seed: Key) -> Any:

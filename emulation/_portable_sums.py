@@ -96,6 +96,8 @@ def _lacks_aligned(accumulator: Accumulator, a: Side, b: Side) -> str | None:
         return f"aligned sums in {fmt.name!r}"  # type: ignore[union-attr]
     if accumulator.subnormal_inputs != "keep":
         return "aligned sums that read subnormal numbers as zero"
+    if how.scaled_group is not None and a.scale_format is None and b.scale_format is None:
+        return f"scaled_group={how.scaled_group!r} without block scales"
     scaled = bool(a.scales is not None or a.scale_format or b.scale_format)
     if (
         not all(_is_near(f.format, scaled) for f in (a, b))

@@ -13,7 +13,7 @@ from lowp._errors import ArgumentError
 from lowp.emulation._torch_pieces import by_whole, is_distributed, like, settled, whole
 from lowp.emulation._torch_straight import below_transforms, is_wrapped, straight
 from lowp.emulation._torch_world import TORCH, refuse_tracing
-from lowp.emulation._unit_sums import Elements
+from lowp.emulation._unit_sums import Elements, draws
 from lowp.emulation.casting import Rounded, round_operand
 from lowp.emulation.casts import Cast
 from lowp.emulation.seeds import sign_seed, site_seed
@@ -314,6 +314,7 @@ class Call:
                     lambda x, number: self._rounded_result(
                         x, cast, self.seed(product, f"accumulator_{number}") if cast.stochastic else 0, -1, True
                     ),
+                    self.seed(product, "accumulator") if draws(cast) else 0,
                 )
             except ArgumentError as error:
                 raise ArgumentError(f"{self.where(product, 'accumulator')}: {error}") from error

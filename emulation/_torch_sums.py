@@ -10,22 +10,25 @@ import torch
 
 from lowp.emulation import _torch_unit as _  # noqa: F401 (registers the operator)
 from lowp.emulation._unit_product import Arrays, Given, Product, text_of
-from lowp.emulation._unit_sums import Elements, UnitSum, rounded_additions
+from lowp.emulation._unit_sums import Elements, UnitSum, rounded_additions, unit_of
 from lowp.emulation.casts import Cast
-from lowp.emulation.matrix_units import matrix_unit
 from lowp.rounding._namespaces import namespace_of
 
 Tensor = torch.Tensor
 
 
-def by_unit(cast: Cast, left: Elements, right: Elements, rounding: Callable[[Tensor, Any], Tensor]) -> Tensor:
-    """Return `left @ right` in float32, of (..., m, k) and (..., k, n), as the unit of a cast sums it."""
+def by_unit(
+    cast: Cast, left: Elements, right: Elements, rounding: Callable[[Tensor, Any], Tensor], seed: int = 0
+) -> Tensor:
+    """Return `left @ right` in float32, of (..., m, k) and (..., k, n), as the unit of a cast sums it.
+
+    `seed`: that of the random bits of an accumulator that has some.
+    """
     if left.values.is_meta or right.values.is_meta:
         return torch.matmul(left.values, right.values)
     left, right = (replace(x, values=x.values.detach()) for x in (left, right))
-    found: Tensor = UnitSum(namespace_of(left.values), _multiply, cast, matrix_unit(cast.unit), rounding).of(
-        left, right
-    )
+    sums = UnitSum(namespace_of(left.values), _multiply, cast, unit_of(cast, seed), rounding)
+    found: Tensor = sums.of(left, right)
     return found
 
 

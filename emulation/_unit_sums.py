@@ -21,13 +21,14 @@ from lowp.emulation._portable_rounded import add_to_odd
 from lowp.emulation._unit_product import Arrays, Kind, Product, float64
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.casts import Cast
-from lowp.emulation.matmul import plain_format
+from lowp.emulation.matmul import plain_format, result_dtype, result_format
 from lowp.emulation.matrix_units import MatrixUnit, matrix_unit
 from lowp.formats.block import Block
 from lowp.formats.parse import parse
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding._namespaces import Namespace
 from lowp.rounding._portable_doubles import narrow
+from lowp.rounding.modes import rounding
 
 _FLOAT32 = "float32"
 #: Multiplies arrays of matrices as a product says, to an array of its dtype.
@@ -45,6 +46,7 @@ class Elements:
         sizes: Lengths of a block along the two last axes.
         scale_format: Format of the scales.
         tensor_scale: Scale of the whole tensor besides, or None.
+        whole: Whether the scales are for rows or a tensor as a whole, rather than for blocks of a length.
     """
 
     values: Any
@@ -53,6 +55,7 @@ class Elements:
     sizes: tuple[int, int] = (1, 1)
     scale_format: ScalarFormat | None = None
     tensor_scale: Any = None
+    whole: bool = False
 
     def turned(self, move: Callable[[Any], Any]) -> Elements:
         """Return the elements with their two last axes exchanged; `move` does so to an array."""
@@ -60,8 +63,27 @@ class Elements:
         return replace(self, values=move(self.values), scales=scales, sizes=self.sizes[::-1])
 
 
+def unit_of(cast: Cast, seed: int = 0) -> MatrixUnit | Accumulator:
+    """Return what makes the sums of an accumulator's cast; `seed`: that of its random bits."""
+    if isinstance(cast.unit, str):
+        return matrix_unit(cast.unit)
+    if not draws(cast):
+        return cast.unit
+    outer = None if cast.unit.outer is None else replace(cast.unit.outer, seed=seed)
+    return replace(cast.unit, seed=seed, outer=outer)
+
+
+def draws(cast: Cast) -> bool:
+    """Whether the sums of an accumulator's cast are rounded at random."""
+    if isinstance(cast.unit, str):
+        return False
+    return any(rounding(how.rounding).variant != 0 for how in (cast.unit, cast.unit.outer or cast.unit))
+
+
 def check_unit(where: str, cast: Cast, casts: tuple[Cast, Cast]) -> None:
     """Raise ArgumentError if an accumulator's unit does not take the formats of the operands of a product."""
+    if not isinstance(cast.unit, str):
+        return
     unit = matrix_unit(cast.unit)
     wanted = [unit.formats["a"], unit.formats["b"]]
     given = [_element_of(c) for c in casts]
@@ -105,7 +127,7 @@ class UnitSum(NamedTuple):
     xp: Namespace
     multiply: Multiply
     cast: Cast
-    unit: MatrixUnit
+    unit: MatrixUnit | Accumulator
     #: Rounds numbers of float64 to the cast's format; arguments are the numbers and how many partial sums came before.
     round: Callable[[Any, Any], Any]
 
@@ -115,6 +137,8 @@ class UnitSum(NamedTuple):
         Raises:
             ArgumentError: Elements, or scales, that the unit does not take.
         """
+        if isinstance(self.unit, Accumulator):
+            return self._with_scales_inside(left, right)
         wanted = self.unit.formats["a"], self.unit.formats["b"]
         if not _fit((left, right), wanted):
             if not _fit((right, left), wanted):
@@ -122,23 +146,49 @@ class UnitSum(NamedTuple):
             turn = self._turn
             return turn(self.of(right.turned(turn), left.turned(turn)))
         if self.unit.scale:
-            return self._with_block_scales(left, right)
+            return self._with_block_scales(self.unit, left, right)
         return self._with_scales_after(left, right)
 
     def _turn(self, x: Any) -> Any:
         return self.xp.move(x, -1, -2)
 
+    # An accumulator, which takes any scales
+
+    def _with_scales_inside(self, left: Elements, right: Elements) -> Any:
+        """Return sums of products of elements and scales; those of rows and tensors as a whole multiply the sum."""
+        length, group = left.values.shape[-1], self.cast.group
+        sides, factors = [left, right], list[Any]()
+        for i, (x, axis) in enumerate(((left, -2), (right, -1))):
+            if x.scales is None:
+                factors.append(None)
+                continue
+            along, across = x.sizes[1 - i], x.sizes[i]
+            scales = self._spread(x.scales, across, axis, x.values.shape[axis])
+            inside = along < length or not x.whole
+            if inside and group and group % along and along % group:
+                raise ArgumentError(f"group={group} must divide, or be a multiple of, {along}, the blocks of scales.")
+            sizes = (1, along) if i == 0 else (along, 1)
+            sides[i] = replace(x, scales=scales if inside else None, sizes=sizes if inside else (1, 1))
+            factors.append(None if inside else scales)
+        total = self._promoted(sides[0], sides[1], None)
+        for pair in (factors, [left.tensor_scale, right.tensor_scale]):
+            if pair != [None, None]:
+                with self.xp.wide():
+                    known = [None if s is None else self._float32(float64(self.xp, s)) for s in pair]
+                total = self._times(total, self._joint(*known))
+        return total
+
     # A unit that takes block scales
 
-    def _with_block_scales(self, left: Elements, right: Elements) -> Any:
+    def _with_block_scales(self, unit: MatrixUnit, left: Elements, right: Elements) -> Any:
         for role, x, along in (("left", left, 1), ("right", right, 0)):
             if x.scales is None:
                 continue
-            block = (1, self.unit.block) if along else (self.unit.block, 1)
-            if x.sizes != block or _grid(x.scale_format) != _grid(self.unit.formats["scale"]):
+            block = (1, unit.block) if along else (unit.block, 1)
+            if x.sizes != block or _grid(x.scale_format) != _grid(unit.formats["scale"]):
                 assert x.scale_format is not None
                 raise ArgumentError(
-                    f"unit={self.cast.unit!r} takes scales of {self.unit.scale} for blocks of {self.unit.block} along "
+                    f"unit={self.cast.unit!r} takes scales of {unit.scale} for blocks of {unit.block} along "
                     f"the sum; those of the {role} operand are of {x.scale_format.name!r} for blocks of {x.sizes[0]} x "
                     f"{x.sizes[1]}."
                 )
@@ -203,18 +253,24 @@ class UnitSum(NamedTuple):
 
     def _product(self, left: Elements, right: Elements) -> Product:
         kinds = [self._kind(x, along) for x, along in ((left, 1), (right, 0))]
-        return Product(self.unit, kinds[0], kinds[1])
+        plain = isinstance(self.unit, MatrixUnit) or result_dtype(result_format(self.unit)) == _FLOAT32
+        return Product(self.unit, kinds[0], kinds[1], None if plain else plain_format(_FLOAT32))
+
+    @property
+    def _scales_inside(self) -> bool:
+        """Whether block scales go into the sums."""
+        return isinstance(self.unit, Accumulator) or bool(self.unit.scale)
 
     def _kind(self, x: Elements, along: int) -> Kind:
         fmt = x.format or plain_format(self.xp.dtype_name(x.values))
-        if not self.unit.scale or x.scales is None:
+        if not self._scales_inside or x.scales is None:
             return Kind(fmt)
         return Kind(fmt, x.scale_format, x.sizes[along])
 
     def _promoted(self, left: Elements, right: Elements, scales: Any) -> Any:
         """Return the sum of all partial sums, each times its scales, which change with them."""
         given, group, length = self._product(left, right), self.cast.group, left.values.shape[-1]
-        inside = [x.scales if self.unit.scale else None for x in (left, right)]
+        inside = [x.scales if self._scales_inside else None for x in (left, right)]
         if not group or group >= length:
             total = self.multiply(given, Arrays(left.values, right.values, None, *inside))
             factor = None if scales is None else self._joint(*scales)

@@ -229,7 +229,8 @@ def _block_parts(
     )
     scales = world.reshape(scales, (*x.shape[:-2], *(-(-n // size) for n, size in zip(lengths, sizes, strict=True))))
     assert isinstance(fmt.element, ScalarFormat)
-    return Elements(values, fmt.element, scales, (sizes[0], sizes[1]), fmt.scale, tensor_scale)
+    whole = fmt.size in ("row", "tensor")
+    return Elements(values, fmt.element, scales, (sizes[0], sizes[1]), fmt.scale, tensor_scale, whole)
 
 
 def _block_length(fmt: Block, blocked: Any, axis: int, length: int) -> int:
@@ -310,7 +311,9 @@ def _scaled(
 
         sizes = tuple(max(n, 1) for n in x.shape[-2:])
         assert isinstance(fmt, ScalarFormat)
-        parts = Elements(rounded, fmt, world.reshape(inverse, (1,) * x.ndim), (sizes[0], sizes[1]), parse("float32"))  # type: ignore[arg-type]
+        parts = Elements(
+            rounded, fmt, world.reshape(inverse, (1,) * x.ndim), (sizes[0], sizes[1]), parse("float32"), whole=True  # type: ignore[arg-type]
+        )  # fmt: skip
     return Rounded(world.product(rounded, inverse), _mask(world, inner, cast, fmt, -1), found, parts)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, unknown_name
 from lowp.formats import Block, Codebook, Float, Format, Integer, Packed, parse
 from lowp.rounding.modes import overflow_mode, rounding
 from lowp.rounding.request import QUANTIZE_NAN, check_format, make_request
+
+if TYPE_CHECKING:
+    from lowp.emulation.accumulator import Accumulator
 
 #: What a cast may do instead of plain rounding; `lowp.emulation.methods` implements them.
 METHODS = {
@@ -76,8 +79,9 @@ class Cast(ChecksNames):
         requantize: With `reuse`: rotate and round what was taken, by this cast; otherwise it is used as it is.
         group: Accumulators: products per partial sum that float32 holds before it is rounded; 0 for one sum in all, 1
             for rounding after every exact multiply-add.
-        unit: Accumulators: name of a matrix unit (see `lowp.matrix_units`) whose sums the products are. `group` then
-            says after how many products a sum is promoted: added to those before in float32, or in `format`.
+        unit: Accumulators: name of a matrix unit (see `lowp.matrix_units`) whose sums the products are, or a
+            `lowp.Accumulator` (in files a table of its fields) that makes them. `group` then says after how many
+            products a sum is promoted: added to those before in float32, or in `format`.
 
     Raises:
         ArgumentError, ArgumentTypeError, FormatError: A part is unknown or the parts do not fit together.
@@ -102,7 +106,7 @@ class Cast(ChecksNames):
     reuse: bool = False
     requantize: bool = False
     group: int = 0
-    unit: str = ""
+    unit: str | Accumulator = ""
 
     def __post_init__(self) -> None:
         if self.format not in STATE_SETS:
@@ -168,7 +172,7 @@ class Cast(ChecksNames):
         if not self:
             return "unchanged"
         words = ["as rounded forward, then"] if self.reuse else []
-        words += [self.unit] if self.unit else []
+        words += [str(self.unit) if isinstance(self.unit, str) else repr(self.unit)] if self.unit else []
         words += [self.format or "unrounded"] if self.format or not self.unit else []
         words += [self.rounding] if self.rounding != "ties_to_even" else []
         words += [f"{self.random_bits} random bits"] if self.random_bits is not None else []
@@ -202,12 +206,8 @@ _NAMES = {"method": METHODS, "axis": AXES, "signs": SIGNS, "scaling": SCALINGS, 
 
 def _check_parts(cast: Cast) -> None:
     """Check whether the parts of a cast fit together."""
-    if not isinstance(cast.unit, str):
-        raise ArgumentTypeError(f"unit={cast.unit!r} must be the name of a matrix unit, or '' for none.")
-    if cast.unit:
-        from lowp.emulation.matrix_units import matrix_unit
-
-        matrix_unit(cast.unit)
+    if cast.unit != "":
+        _check_sums(cast)
     if cast.requantize and not cast.reuse:
         raise ArgumentError("requantize=True rounds again what the forward pass has rounded; it needs reuse=True.")
     if cast.format in STATE_SETS:
@@ -228,6 +228,32 @@ def _check_parts(cast: Cast) -> None:
         raise FormatError(f"gradient='clipped' needs a range, which format={cast.format!r} does not state.")
     if cast.method != "round":
         _check_method(cast, fmt)
+
+
+def _check_sums(cast: Cast) -> None:
+    """Check, and resolve, what makes the sums of products."""
+    from lowp.emulation.accumulator import Accumulator
+    from lowp.emulation.matrix_units import MatrixUnit, matrix_unit
+    from lowp.rounding.modes import rounding as mode
+
+    unit: Any = cast.unit
+    if isinstance(unit, Mapping):
+        from lowp.emulation._accumulator_tables import from_table
+
+        unit = from_table(unit)
+    elif isinstance(unit, MatrixUnit) and matrix_unit(unit.name) == unit:
+        unit = unit.name
+    if isinstance(unit, str):
+        matrix_unit(unit)
+    elif not isinstance(unit, Accumulator):
+        raise ArgumentTypeError(
+            f"unit={unit!r} must be the name of a matrix unit, a lowp.Accumulator, or '' for neither."
+        )
+    elif unit.order == "random" and any(mode(x.rounding).variant for x in (unit, unit.outer or unit)):
+        raise ArgumentError(
+            f"unit={unit!r}: a recipe's own seed rounds at random, which leaves none for order='random'."
+        )
+    object.__setattr__(cast, "unit", unit)
 
 
 def _check_method(cast: Cast, fmt: Format) -> None:
@@ -317,10 +343,15 @@ def settings(where: str, value: object) -> Settings:
         given = {"format": value}
     elif isinstance(value, Mapping):
         given = value
+    elif _makes_sums(value):
+        given = {"unit": value}
     elif isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
         given = dict(value)
     else:
-        raise ArgumentTypeError(f"{where}={value!r} must be the name of a format, a Cast, or a table of its fields.")
+        raise ArgumentTypeError(
+            f"{where}={value!r} must be the name of a format, a Cast, or a table of its fields; the accumulator "
+            "also a lowp.Accumulator or a matrix unit."
+        )
     names = [f.name for f in fields(Cast)]
     for name in given:
         if name not in names:
@@ -334,6 +365,14 @@ def settings(where: str, value: object) -> Settings:
     if cast.format in STATE_SETS and not takes_sets:
         raise FormatError(f"{where}={cast.format!r} is a set of formats for optimizer states; name a format.")
     return tuple((name, getattr(cast, name)) for name in names if name in given)
+
+
+def _makes_sums(value: object) -> bool:
+    """Whether a setting is a matrix unit or an accumulator itself."""
+    from lowp.emulation.accumulator import Accumulator
+    from lowp.emulation.matrix_units import MatrixUnit
+
+    return isinstance(value, Accumulator | MatrixUnit)
 
 
 def merged(*parts: Settings) -> Cast:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, FileError, FormatError, PrecisionWarning, nearest
+from lowp.emulation.casts import Settings
 from lowp.emulation.recipe import PASSES, ROLES, Recipe
 from lowp.formats import Format, parse
 
@@ -28,9 +29,9 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
         if f.default is not MISSING and value == f.default:
             continue
         if f.name in ROLES:
-            result[f.name] = dict(value)
+            result[f.name] = _cast_dict(value)
         elif f.name in PASSES:
-            result[f.name] = {role: dict(given) for role, given in value}
+            result[f.name] = {role: _cast_dict(given) for role, given in value}
         elif f.name == "rules":
             result[f.name] = [_rule_dict(rule) for rule in value]
         else:
@@ -47,7 +48,17 @@ def _rule_dict(rule: Any) -> dict[str, Any]:
             result[flag] = True
     for place, given in rule.casts:
         product, _, role = place.rpartition(".")
-        (result.setdefault(product, {}) if product else result)[role] = dict(given)
+        (result.setdefault(product, {}) if product else result)[role] = _cast_dict(given)
+    return result
+
+
+def _cast_dict(given: Settings) -> dict[str, Any]:
+    """Return the settings of a cast, an accumulator among them as a table."""
+    from lowp.emulation._accumulator_tables import to_table
+
+    result = dict(given)
+    if "unit" in result and not isinstance(result["unit"], str):
+        result["unit"] = to_table(result["unit"])
     return result
 
 
