@@ -16,9 +16,11 @@ from lowp.emulation._side import Side
 from lowp.emulation._target import Target
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.gauss import add_by_table
+from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import code_dtype
 from lowp.rounding import verbs
+from lowp.rounding.modes import INTEGER_ONLY
 
 Codes = NDArray[Any]
 Sums = NDArray[np.float64]
@@ -78,7 +80,10 @@ class Stored:
 
     def target(self, fmt: ScalarFormat) -> Target:
         """Return how the next number is rounded."""
-        found = Target(fmt, self.settings.request(fmt), self.draws * self.count)
+        settings = self.settings
+        if settings.overflow in INTEGER_ONLY and not isinstance(fmt, Integer | Fixed):
+            settings = settings._replace(overflow="infinity_or_nan")  # of products in a float format
+        found = Target(fmt, settings.request(fmt), self.draws * self.count)
         self.draws += 1
         return found
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from lowp.emulation._rounded_merges import chain_merges, tree_merges
 from lowp.emulation._rounded_plan import FLOAT64_BITS, Extent, SumPlan, Target, extent_of, is_served, sum_bits, sum_plan
+from lowp.emulation._rounded_wraps import keeps_last_bits, wrapped_sums, wraps_exactly
 from lowp.emulation._side import Side
 from lowp.formats.float_format import Float
-from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import random_bits
 from lowp.rounding._threads import split
@@ -96,7 +96,7 @@ def run(
     if c.size == 0 or a.shape[-1] == 0:
         return c.copy()
     given = _operands(a, b, c, accumulator, a_format, b_format)
-    if (wrapped := _wrapped_sums(given, accumulator)) is not None:
+    if (wrapped := wrapped_sums(given, accumulator)) is not None:
         return wrapped.reshape(c.shape)
     plans = _plans(given, accumulator)
     assert plans is not None, "the accumulator is not served"
@@ -150,7 +150,10 @@ def serves(
     if not all(is_served(target) for target in targets):
         return False
     given = _operands(a, b, c, accumulator, a_format, b_format)
-    return _plans(given, accumulator) is not None or _wraps_exactly(given, accumulator)
+    if wraps_exactly(given, accumulator):
+        return True
+    product = _product_target(accumulator).extent if _rounds_products(accumulator) else None
+    return _plans(given, accumulator) is not None and keeps_last_bits(given, accumulator, product)
 
 
 def _operands(a: Array, b: Array, c: Array, accumulator: Accumulator, a_format: Any, b_format: Any) -> Operands:
@@ -348,44 +351,3 @@ def _tiled(x: Array, width: int) -> Array:
     padded = np.zeros((batch, rows, tiles * width))
     padded[:, :, :columns] = x
     return np.ascontiguousarray(padded.reshape(batch, rows, tiles, width).transpose(0, 2, 1, 3))
-
-
-# Integers that wrap around: only the last bits of the exact sum count, in whatever order
-
-
-def _wraps_exactly(given: Operands, accumulator: Accumulator) -> bool:
-    """Whether a sum that wraps around is that of its terms' last bits: all are multiples of its unit."""
-    fmt = accumulator.format
-    if not isinstance(fmt, Integer | Fixed) or accumulator.overflow != "wrap" or accumulator.compensation is not None:
-        return False
-    if accumulator.product != "exact" or not all(np.isfinite(x).all() for x in given[:3]):
-        return False
-    term = extent_of(given.a, given.a_format).times(extent_of(given.b, given.b_format))
-    least = min(term.least, extent_of(given.c, None).least)
-    return least >= -fmt.fraction_bits and term.most + fmt.fraction_bits < FLOAT64_BITS - 2
-
-
-def _wrapped_sums(given: Operands, accumulator: Accumulator) -> Array | None:
-    """Return such sums, from exact products of matrices in float64; None: they are not such sums."""
-    if not _wraps_exactly(given, accumulator):
-        return None
-    fmt = accumulator.format
-    assert isinstance(fmt, Integer | Fixed)
-    most = extent_of(given.a, given.a_format).times(extent_of(given.b, given.b_format)).most
-    length = 1 << (FLOAT64_BITS - 2 - most - fmt.fraction_bits)
-    mask = (1 << fmt.bits) - 1
-    total = _units(given.c, fmt.fraction_bits, mask)
-    for start in range(0, given.a.shape[2], length):
-        part = given.a[:, :, start : start + length] @ given.b[:, start : start + length]
-        total += _units(part, fmt.fraction_bits, mask)
-    total &= mask
-    if fmt.signed:
-        total -= (total >> (fmt.bits - 1)) << fmt.bits
-    return np.ldexp(total.astype(np.float64), -fmt.fraction_bits)
-
-
-def _units(x: Array, fraction_bits: int, mask: int) -> NDArray[np.int64]:
-    """Return the last bits of whole numbers of units."""
-    units = np.ldexp(x, fraction_bits)
-    low = np.fmod(units, float(mask + 1))  # exact
-    return low.astype(np.int64)

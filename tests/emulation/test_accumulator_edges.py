@@ -256,3 +256,22 @@ def test_dot_adds_to_a_number() -> None:
     assert lowp.dot(x, x, Accumulator(format="float16"), c=1.0).item() == 5
     with pytest.raises(lowp.ArgumentTypeError, match=r"lowp\.Accumulator"):
         lowp.dot(x, x, c=1.0)
+
+
+@pytest.mark.parametrize("name", ["uint8", "int8", "int32", "fixed16_8"])
+@pytest.mark.parametrize("order", ["pairwise", "sequential", "fused"])
+@pytest.mark.parametrize("product", ["exact", "float32", "bfloat16"])
+def test_wrapping_keeps_its_last_bits_beside_any_term(name: str, order: str, product: str) -> None:
+    """Terms far above the unit count for nothing but their last bits, also where 128 bits do not hold a sum."""
+    scales = 2.0 ** np.array([127, 100, 64, 60, 20, 5, 0, -3, -100, -140])
+    rng = np.random.default_rng(7)
+    a = (rng.standard_normal((12, 5)) * rng.choice(scales, (12, 5))).astype(np.float32)
+    a[0], a[1] = [2.0**127, 0.25, 0, 0, 0], [2.0**126, -(2.0**126), 0.75, 2.0**-140, -3.5]
+    b = rng.choice([1, 2.0**-3, 3], (5, 4)).astype(np.float32)
+    b[:, 0] = 1
+    for rounding in ("ties_to_even", "toward_negative", "away_from_zero"):
+        accumulator = Accumulator(
+            format=name, overflow="wrap", product=product, group=2, group_sum=order, rounding=rounding
+        )
+        found, wanted = lowp.matmul(a, b, accumulator=accumulator), oracle(accumulator, a, b, "float32")
+        np.testing.assert_array_equal(found, wanted)
