@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from lowp.emulation._bitcast_kernels import bits_of, fused, number_of
 from lowp.emulation._rounded_wide_kernels import wide_multiply_add
 from lowp.rounding._random_kernels import _word
 
@@ -30,30 +30,15 @@ _MAGNITUDE = 0x7FFFFFFFFFFFFFFF
 _INVERSES = 2046 << 52
 
 
-@intrinsic
-def _fused(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
-    """Return `a * b + c` rounded once by the machine."""
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float64(types.float64, types.float64, types.float64), build
-
-
 @_inline
-def _bits(value: float) -> Any:
-    return np.float64(value).view(np.int64)
-
-
-@_inline
-def _number(bits: int) -> Any:
-    return np.int64(bits).view(np.float64)
+def _float64(bits: int) -> Any:
+    return number_of(bits, 0.0)
 
 
 @_inline
 def _mirrored(value: float, mirror: int) -> Any:
     """Return a number, or its negative: sums that cancel are +0, their mirror images -0."""
-    return _number(_bits(value) ^ mirror)
+    return _float64(bits_of(value) ^ mirror)
 
 
 @_inline
@@ -70,7 +55,7 @@ def add_plainly(x: float, b: Any, s: Any, mirror: int) -> None:
     """Add products whose sums are exact, or as good."""
     x = _mirrored(x, mirror)
     for j in range(s.size):
-        s[j] = _mirrored(_fused(x, b[j], _mirrored(s[j], mirror)), mirror)
+        s[j] = _mirrored(fused(x, b[j], _mirrored(s[j], mirror)), mirror)
 
 
 @_compile
@@ -79,12 +64,12 @@ def _add_to_odd(x: float, b: Any, s: Any, mirror: int) -> None:
     x = _mirrored(x, mirror)
     for j in range(s.size):
         t = _mirrored(s[j], mirror)
-        total = _fused(x, b[j], t)
+        total = fused(x, b[j], t)
         error = _lost(x, b[j], t, total)
-        bits = _bits(total)
+        bits = bits_of(total)
         outward = (error > 0.0) == (bits >= 0)
         bits += np.int64((error != 0.0) & (bits & 1 == 0)) * (2 * np.int64(outward) - 1)
-        s[j] = _number(bits ^ mirror)
+        s[j] = _float64(bits ^ mirror)
 
 
 @_compile
@@ -93,17 +78,17 @@ def _add_with_loss(x: float, b: Any, s: Any, lost: Any, mirror: int) -> None:
     x = _mirrored(x, mirror)
     for j in range(s.size):
         t = _mirrored(s[j], mirror)
-        total = _fused(x, b[j], t)
+        total = fused(x, b[j], t)
         lost[j] = _mirrored(_lost(x, b[j], t, total), mirror)
         s[j] = _mirrored(total, mirror)
 
 
 @_inline
 def _nearest_even(v: float, p: Any) -> Any:
-    bits = _bits(v)
-    magic = _number(max(bits & p.exponent_mask, p.least_field) + p.raise_by)
+    bits = bits_of(v)
+    magic = _float64(max(bits & p.exponent_mask, p.least_field) + p.raise_by)
     rounded = (v + magic) - magic
-    return _number(_bits(rounded) | (bits & p.zero_sign))
+    return _float64(bits_of(rounded) | (bits & p.zero_sign))
 
 
 @_inline
@@ -117,7 +102,7 @@ def _within(v: float, rounded: float, p: Any) -> Any:
 @_compile
 def _nearest_even_steps(x: float, b: Any, s: Any, p: Any) -> None:
     for j in range(s.size):
-        v = _fused(x, b[j], s[j])
+        v = fused(x, b[j], s[j])
         s[j] = _within(v, _nearest_even(v, p), p)
 
 
@@ -132,7 +117,7 @@ def _round_nearest_even(s: Any, p: Any) -> None:
     for j in range(s.size):
         v = s[j]
         r = _nearest_even(v, p)
-        zero = _number(_bits(r) & p.zero_sign)
+        zero = _float64(bits_of(r) & p.zero_sign)
         s[j] = _within(v, zero if abs(r) < p.smallest_normal else r, p)
 
 
@@ -147,10 +132,10 @@ def _clamp(s: Any, p: Any) -> None:
 @_inline
 def _finished(v: float, size: float, p: Any) -> Any:
     """Return a rounded magnitude with the sign of `v`, flushed, within the range; the results of what is infinite."""
-    negative = _bits(v) & ~np.int64(_MAGNITUDE)
+    negative = bits_of(v) & ~np.int64(_MAGNITUDE)
     size = 0.0 if size < p.smallest_normal else size
     sign = negative if size != 0.0 else negative & p.zero_sign
-    signed = _number(_bits(size) | sign)
+    signed = _float64(bits_of(size) | sign)
     r = p.above if signed > p.largest else signed
     r = p.below if signed < p.smallest else r
     r = p.infinite_above if v == np.inf else r
@@ -167,14 +152,14 @@ def _round_corrected(s: Any, p: Any) -> None:
     for j in range(s.size):
         v = s[j]
         a = abs(v)
-        field = max(_bits(a) & p.exponent_mask, p.least_field)
-        quantum = _number(field + p.to_quantum)
-        magic = _number(field + p.raise_by)
+        field = max(bits_of(a) & p.exponent_mask, p.least_field)
+        quantum = _float64(field + p.to_quantum)
+        magic = _float64(field + p.raise_by)
         raised = a + magic
         near = raised - magic
         over, off = near - a, quantum * p.off
-        negative = _bits(v) < 0
-        free = (_bits(raised) & p.odd_mask) == 0
+        negative = bits_of(v) < 0
+        free = (bits_of(raised) & p.odd_mask) == 0
         up = quantum * (p.up_negative if negative else p.up)
         down = quantum * (p.down_negative if negative else p.down)
         near += up if (over < -off) & free else 0.0
@@ -196,11 +181,11 @@ def _round_randomly(s: Any, lost: Any, words: Any, p: Any) -> None:
     for j in range(s.size):
         v = s[j]
         a = abs(v)
-        loss = _number(_bits(lost[j]) ^ (_bits(v) & ~np.int64(_MAGNITUDE)))
-        below = _number(_bits(a) - np.int64(loss < 0.0))
-        field = max(_bits(below) & p.exponent_mask, p.least_field)
-        magic, quantum = _number(field + p.raise_by), field + p.to_quantum
-        inverse, q = _number(to_units - quantum), _number(quantum)
+        loss = _float64(bits_of(lost[j]) ^ (bits_of(v) & ~np.int64(_MAGNITUDE)))
+        below = _float64(bits_of(a) - np.int64(loss < 0.0))
+        field = max(bits_of(below) & p.exponent_mask, p.least_field)
+        magic, quantum = _float64(field + p.raise_by), field + p.to_quantum
+        inverse, q = _float64(to_units - quantum), _float64(quantum)
         near = (below + magic) - magic
         low = near - q if near > below else near
         w, w_lost = (a - low) * inverse, loss * inverse
@@ -228,9 +213,9 @@ def _add_to_neighbour(x: float, b: Any, s: Any, out: Any, left: Any, p: Any) -> 
     ties = p.off > 0.0
     for j in range(s.size):
         y, z = b[j], s[j]
-        v = _fused(x, y, z)
+        v = fused(x, y, z)
         product = x * y
-        low = _fused(x, y, -product)
+        low = fused(x, y, -product)
         middle = z + low
         middle_lost = _sum_error(z, low, middle)
         total = product + middle
@@ -238,12 +223,12 @@ def _add_to_neighbour(x: float, b: Any, s: Any, out: Any, left: Any, p: Any) -> 
         error = rest + middle_lost
         more = middle_lost - (error - rest)
         grows = (error > 0.0) == (v > 0.0)
-        neighbour = _number(_bits(v) + (1 if grows else -1))
+        neighbour = _float64(bits_of(v) + (1 if grows else -1))
         negative = v < 0.0
         up = p.up_negative if negative else p.up
         down = p.down_negative if negative else p.down
         allowed = (up if grows else down) != 0.0
-        free = (_bits(v) & p.odd_mask) == 0
+        free = (bits_of(v) & p.odd_mask) == 0
         tie = (error + error == neighbour - v) & (more == 0.0)
         out[j] = neighbour if allowed & free & (error != 0.0) & (tie | (not ties)) else v
         safe = _ordinary(x, 2.0**-400, 2.0**400) & _ordinary(y, 2.0**-400, 2.0**400) & _ordinary(z, 2.0**-800, 2.0**800)
@@ -263,7 +248,7 @@ def flush(s: Any, smallest_normal: float, positive: bool) -> None:
     mask = np.int64(0) if positive else ~np.int64(_MAGNITUDE)
     for j in range(s.size):
         v = s[j]
-        s[j] = _number(_bits(v) & mask) if (abs(v) < smallest_normal) & (v != 0.0) else v
+        s[j] = _float64(bits_of(v) & mask) if (abs(v) < smallest_normal) & (v != 0.0) else v
 
 
 @_compile

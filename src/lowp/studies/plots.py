@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -161,13 +161,15 @@ def _label_fronts(
     figure: Figure, panels: Any, result: StudyResult, measures: Sequence[_Axis], costs: Sequence[_Axis]
 ) -> None:
     """Label the Pareto fronts once the layout is final: a label's place depends on the size of its panel."""
+    from lowp.hw_models.plot_labels import place_labels
+
     figure.canvas.draw()
     figure.set_layout_engine("none")
     for line, measure in zip(panels, measures, strict=True):
         for axes, cost in zip(line, costs, strict=True):
             points = _points(result, cost, measure)
             front = _front(result, cost, measure, points)
-            _place_labels(axes, [(label(row), points[id(row)]) for row in front], list(points.values()))
+            place_labels(axes, [(label(row), points[id(row)]) for row in front], list(points.values()))
 
 
 def _drawable(*values: Any) -> bool:
@@ -190,55 +192,6 @@ def _plain_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _place_labels(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]], points: Sequence[Any]) -> None:
-    """Write each label near its point where it covers no other label and few points, with a thin leader."""
-    from matplotlib.text import Text
-
-    transform = axes.transData.transform
-    dots: Any = transform(points) if points else []
-    taken: list[Any] = []
-    for text, position in labels:
-        note = axes.annotate(
-            text,
-            position,
-            (0, 0),
-            textcoords="offset pixels",
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            zorder=5,
-            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "black", "shrinkA": 0, "shrinkB": 3},
-        )
-        size = Text.get_window_extent(note)  # of the text alone; an annotation's own extent includes its leader
-        spot, box = _free_spot(transform(position), (size.width, size.height), axes.get_window_extent(), dots, taken)
-        note.set_position(spot)
-        taken.append(box)
-
-
-def _free_spot(
-    point: Any, size: tuple[float, float], frame: Any, dots: Any, taken: Sequence[Any]
-) -> tuple[tuple[float, float], Any]:
-    """Return the offset of a label's centre from its point, in pixels, and the label's box there."""
-    from matplotlib.transforms import Bbox
-
-    def spots() -> Iterator[tuple[float, tuple[float, float], Any]]:
-        for distance in range(10, 150, 10):
-            for step in range(16):
-                angle = math.pi * (0.25 + step / 8)
-                # An ellipse around the point as wide as the label, so that the label's edge keeps the distance.
-                dx = math.cos(angle) * (distance + size[0] / 2)
-                dy = math.sin(angle) * (distance + size[1] / 2)
-                box = Bbox.from_bounds(point[0] + dx - size[0] / 2, point[1] + dy - size[1] / 2, *size)
-                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-                covered = sum(bool(box.padded(5).contains(*dot)) for dot in dots)
-                overlaps = any(box.padded(2).overlaps(other) for other in taken)
-                yield 1000 * overlaps + 500 * (not inside) + 20 * covered + distance, (dx, dy), box
-
-    _, spot, box = min(spots(), key=lambda s: s[0])
-    return spot, box
 
 
 def _legend(figure: Figure, result: StudyResult) -> None:
