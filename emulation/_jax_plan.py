@@ -74,7 +74,7 @@ class Planner(Rows):
     def _scout(self) -> Planner:
         """Return a planner that looks at a jaxpr without any effect on this one."""
         scout = Planner(self.recipe, remembers=self.remembers)
-        scout.parameters = self.parameters
+        scout.parameters, scout._readers, scout._lookups = self.parameters, self._readers.copy(), self._lookups.copy()
         return scout
 
     def walk(

@@ -37,6 +37,13 @@ class Readers:
         self._readers: dict[Any, list[Reader]] = {}
         self._visits: dict[tuple[Any, str, tuple[int, ...]], int] = {}
 
+    def copy(self) -> Readers:
+        """Return what is known so far, apart from this."""
+        other = Readers()
+        other.products, other._visits = dict(self.products), dict(self._visits)
+        other._readers = {root: list(readers) for root, readers in self._readers.items()}
+        return other
+
     def add(self, product: Product, path: str, inputs: Sequence[Origin]) -> None:
         """Note a product, and what it reads where that is new."""
         self.products[product.site] = product
@@ -66,6 +73,13 @@ class Lookups:
     def __init__(self) -> None:
         self._found: dict[Any, list[tuple[Any, Site | None]]] = {}
         self._visits: dict[Any, int] = {}
+
+    def copy(self) -> Lookups:
+        """Return what is known so far, apart from this."""
+        other = Lookups()
+        other._found = {places: list(found) for places, found in self._found.items()}
+        other._visits = dict(self._visits)
+        return other
 
     def add(self, eqn: Any, indices: Origin, site: Site | None) -> None:
         """Note a gather; without a site it looks up nothing that is rounded."""

@@ -84,6 +84,28 @@ def test_every_round_of_a_scan_has_its_own_histories(rng):
     assert bool(jnp.isfinite(grads["blocks"]["w"]).all())
 
 
+def test_layers_in_a_scan_train_as_layers_in_a_row(rng):
+    def row(params, x):
+        for layer in params:
+            x = jnp.tanh(x @ layer["w"])
+        return jnp.sum(x**2)
+
+    def scanned(params, x):
+        return jnp.sum(jax.lax.scan(lambda h, layer: (jnp.tanh(h @ layer["w"]), None), x, params)[0] ** 2)
+
+    weights = jnp.asarray(rng.normal(size=(3, 8, 8)) * np.array([0.001, 1, 30])[:, None, None], jnp.float32)
+    layers = [{"w": w} for w in weights]
+    init, apply = emulate_with_state(jax.value_and_grad(row), "fp8_transformer_engine")
+    init_scan, apply_scan = emulate_with_state(jax.value_and_grad(scanned), "fp8_transformer_engine")
+    state, state_scan = init(layers, weights[0]), init_scan({"w": weights}, weights[0])
+    for number in range(4):
+        x = jnp.asarray(rng.normal(size=(4, 8)) * 3.0**number, jnp.float32)
+        (value, gradient), state = apply(state, layers, x)
+        (other, other_gradient), state_scan = apply_scan(state_scan, {"w": weights}, x)
+        assert value == other
+        np.testing.assert_array_equal(np.stack([layer["w"] for layer in gradient]), other_gradient["w"])
+
+
 def test_without_delayed_scaling_it_is_emulate(rng):
     args = {"fc": {"w": jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)}}, jnp.ones((6, 8))
     recipe = Recipe(weight="mxfp4", activation=Cast("mxfp4", rounding="stochastic_a"), gradient="mxfp4")
