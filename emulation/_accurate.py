@@ -22,11 +22,22 @@ Numbers = NDArray[Any]
 _BITS = 240
 #: Of formats up to this precision, errors computed in float64 are right to a millionth of an ulp.
 _COARSE = 27
+#: Squares and sums of magnitudes between 2^-this and 2^this are well within float64.
+_MODEST = 480
 
 
 def is_fine(*formats: ScalarFormat) -> bool:
     """Whether float64 is too coarse to measure errors in one of the formats."""
     return any(steps_per_octave_bits(fmt) > _COARSE for fmt in formats)
+
+
+def is_far(*operands: Coded) -> bool:
+    """Whether numbers are so large or so small that float64 might not hold their squares, or quotients of these."""
+    for x in operands:
+        sizes = np.abs(decoded(x.codes, x.format))
+        if np.any((sizes > 2.0**_MODEST) & np.isfinite(sizes)) or np.any((sizes < 2.0**-_MODEST) & (sizes > 0)):
+            return True
+    return False
 
 
 @lru_cache(maxsize=1)
@@ -75,6 +86,14 @@ def exp(x: Numbers) -> Numbers:
 def sqrt(x: Numbers) -> Numbers:
     """Return the square root."""
     return np.asarray(np.frompyfunc(context().sqrt, 1, 1)(x)) if x.dtype == object else np.sqrt(x)
+
+
+def quotient(x: Numbers, y: Numbers) -> Numbers:
+    """Return `x / y`; what is divided by zero is no number."""
+    if x.dtype != object and y.dtype != object:
+        return np.asarray(x / y)
+    nothing = y == 0
+    return np.asarray(np.where(nothing, context().nan, x / np.where(nothing, context().one, y)))
 
 
 def ulps_of(exact: Numbers, fmt: ScalarFormat) -> NDArray[np.float64]:

@@ -11,19 +11,19 @@ import numpy as np
 from numba import njit
 
 from lowp.emulation._aligned_kernels import not_finite, special_step
-from lowp.emulation._bitcast_kernels import bits_of, number_of
+from lowp.emulation._bitcast_kernels import bits_of, exponent_of, number_of, power_of_two
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 #: Ways of `store_columns`.
 TRUNCATED, NEAREST, DOWN, UP = range(4)
-#: Exponent field of infinities and NaN in float64.
-_INFINITE = 0x7FF
 
 
 @_compile
-def aligned_columns(rows: Any, a: Any, b: Any, specials: Any, plan: Any, stored: Any, narrow: Any, state: Any) -> None:
+def aligned_columns(
+    rows: Any, a: Any, b: Any, specials: Any, plan: Any, stored: Any, p: Any, room: Any, state: Any
+) -> None:
     """Run the steps of an accumulator of one lane whose running sum is a term, cut toward zero or minus infinity.
 
     Products, their cuts and their sums are exact in floating point: that is what the caller chose its width for.
@@ -36,14 +36,15 @@ def aligned_columns(rows: Any, a: Any, b: Any, specials: Any, plan: Any, stored:
             steps), (batch, tiles, steps, width).
         plan: `AlignedPlan`.
         stored: `StoredPlan`.
-        narrow: Room for the sums and powers of a tile, in the operands' dtype.
+        p: The same as `LanePlan`.
+        room: Room for the sums, powers and earlier running sums of a tile; like `state` in the operands' dtype.
         state: Running sums, (batch * rows, tiles, width); results.
     """
     a_values, a_exponents = a
     b_values, b_exponents = b
-    sums, powers = narrow
+    sums, powers, before = room
     tiles, terms, width = b_values.shape[1:]
-    top, before = np.empty(width, np.int16), np.empty(width)
+    top = np.empty(width, np.int16)
     for item in range(rows[0] // plan.rows, -(-rows[1] // plan.rows)):
         first, last = max(rows[0], item * plan.rows), min(rows[1], (item + 1) * plan.rows)
         for tile in range(tiles):
@@ -53,15 +54,18 @@ def aligned_columns(rows: Any, a: Any, b: Any, specials: Any, plan: Any, stored:
                 values, exponents = b_values[item, tile, start:stop], b_exponents[item, tile, start:stop]
                 for row in range(first, last):  # innermost: a step of a tile of columns stays in the first-level cache
                     running = state[row, tile]
-                    largest = _running_exponents(running, least, plan.zero_exponent, top)
+                    largest = _running_exponents(running, least, plan.zero_exponent, p, top)
                     _largest_exponents(a_exponents, row, start, exponents, top)
-                    _powers(top, plan, powers)
-                    _sum_of_terms(a_values, row, start, values, plan.floor, powers, sums)
-                    if largest < _INFINITE and plan.special == 0:
-                        _add_and_store(sums, top, running, plan, stored)
+                    _powers(top, plan, p, powers)
+                    if plan.floor == 1:
+                        _sum_of_terms(a_values, row, start, values, True, powers, sums)
+                    else:
+                        _sum_of_terms(a_values, row, start, values, False, powers, sums)
+                    if largest <= p.most_exponent and plan.special == 0:
+                        _add_and_store(sums, powers, running, plan, p)
                         continue
                     before[:] = running
-                    _add_and_store(sums, top, running, plan, stored)
+                    _add_and_store(sums, powers, running, plan, p)
                     place = row, item, tile, step, start, stop
                     _correct_specials(specials, place, plan.special, stored, before, running)
 
@@ -74,20 +78,20 @@ def _correct_specials(specials: Any, place: Any, special: int, stored: Any, befo
         bad = specials[2][row, step] | specials[3][item, tile, step, j] if special == 1 else False
         if bad:
             running[j] = special_step(
-                specials[0][row, start:stop], specials[1][item, tile, start:stop, j], before[j], stored
+                specials[0][row, start:stop], specials[1][item, tile, start:stop, j], np.float64(before[j]), stored
             )
         elif not np.isfinite(before[j]):
-            running[j] = not_finite(before[j], stored)
+            running[j] = not_finite(np.float64(before[j]), stored)
 
 
 @_inline
-def _running_exponents(running: Any, least: int, zero: int, top: Any) -> Any:
-    """Write the exponents of the running sums, at least zero's; return the largest of the field that holds them."""
-    largest = np.int64(0)
+def _running_exponents(running: Any, least: int, zero: int, p: Any, top: Any) -> Any:
+    """Write the exponents of the running sums, at least zero's; return the largest."""
+    largest, floor, absent = np.int32(p.no_exponent), np.int32(max(least, zero)), np.int32(zero)
     for j in range(top.size):
-        field = (bits_of(running[j]) >> 52) & 0x7FF
-        largest = max(largest, field)
-        top[j] = max(zero, field - 1023, least) if field > 0 else zero
+        exponent = exponent_of(running[j])
+        largest = max(largest, exponent)
+        top[j] = max(floor, exponent) if exponent > p.no_exponent else absent
     return largest
 
 
@@ -110,82 +114,84 @@ def _largest_exponents(a: Any, row: int, start: int, b: Any, top: Any) -> None:
 
 
 @_inline
-def _powers(top: Any, plan: Any, powers: Any) -> None:
+def _powers(top: Any, plan: Any, p: Any, powers: Any) -> None:
     """Write `2^(fraction_bits - top)`; where that is beyond the dtype, all products are zero."""
-    fraction, most, bias, shift = (
-        np.int32(plan.fraction_bits), np.int32(plan.most_power), np.int32(plan.power_bias), plan.power_shift
-    )  # fmt: skip
+    fraction, most = np.int32(plan.fraction_bits), np.int32(p.most_exponent - 1)
     for j in range(top.size):
-        exponent = max(min(fraction - np.int32(top[j]), most), -most) + bias
-        powers[j] = number_of(exponent << shift, powers[j])
+        exponent = max(min(np.int32(fraction - np.int32(top[j])), most), np.int32(-most))
+        powers[j] = power_of_two(exponent, powers[j])
 
 
 @_inline
-def _sum_of_terms(a: Any, row: int, start: int, b: Any, floor: int, powers: Any, sums: Any) -> None:
-    """Write the sums of the products in units of the last bit kept, each cut to such units."""
+def _cut(units: Any, floor: bool) -> Any:
+    return np.floor(units) if floor else np.trunc(units)
+
+
+@_inline
+def _two(x: Any, b: Any, y: Any, c: Any, p: Any, floor: bool) -> Any:
+    return _cut(x * b * p, floor) + _cut(y * c * p, floor)
+
+
+@_inline
+def _sum_of_terms(a: Any, row: int, start: int, b: Any, floor: bool, powers: Any, sums: Any) -> None:
+    """Write the sums of the products in units of the last bit kept, each cut to such units.
+
+    The sums are exact, so their order does not matter; eight or four at a time wait less for loads and stores.
+    """
     for j in range(sums.size):
         sums[j] = 0
-    whole = len(b) // 4 * 4
-    for k in range(0, whole, 4):  # the sums are exact, so their order does not matter
+    eights, fours = len(b) // 8 * 8, len(b) // 4 * 4
+    for k in range(0, eights, 8):
         i = start + k
         x0, x1, x2, x3 = a[row, i], a[row, i + 1], a[row, i + 2], a[row, i + 3]
-        b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-        if floor == 1:
-            for j in range(sums.size):
-                p = powers[j]
-                low = np.floor(x0 * b0[j] * p) + np.floor(x1 * b1[j] * p)
-                sums[j] += low + (np.floor(x2 * b2[j] * p) + np.floor(x3 * b3[j] * p))
-        else:
-            for j in range(sums.size):
-                p = powers[j]
-                low = np.trunc(x0 * b0[j] * p) + np.trunc(x1 * b1[j] * p)
-                sums[j] += low + (np.trunc(x2 * b2[j] * p) + np.trunc(x3 * b3[j] * p))
-    for k in range(whole, len(b)):
-        x, others = a[row, start + k], b[k]
-        if floor == 1:
-            for j in range(sums.size):
-                sums[j] += np.floor(x * others[j] * powers[j])
-        else:
-            for j in range(sums.size):
-                sums[j] += np.trunc(x * others[j] * powers[j])
+        x4, x5, x6, x7 = a[row, i + 4], a[row, i + 5], a[row, i + 6], a[row, i + 7]
+        b0, b1, b2, b3, b4, b5, b6, b7 = b[k], b[k + 1], b[k + 2], b[k + 3], b[k + 4], b[k + 5], b[k + 6], b[k + 7]
+        for j in range(sums.size):
+            p = powers[j]
+            low = _two(x0, b0[j], x1, b1[j], p, floor) + _two(x2, b2[j], x3, b3[j], p, floor)
+            high = _two(x4, b4[j], x5, b5[j], p, floor) + _two(x6, b6[j], x7, b7[j], p, floor)
+            sums[j] += low + high
+    for k in range(eights, fours, 4):
+        i = start + k
+        y0, y1, y2, y3 = a[row, i], a[row, i + 1], a[row, i + 2], a[row, i + 3]
+        c0, c1, c2, c3 = b[k], b[k + 1], b[k + 2], b[k + 3]
+        for j in range(sums.size):
+            p = powers[j]
+            sums[j] += _two(y0, c0[j], y1, c1[j], p, floor) + _two(y2, c2[j], y3, c3[j], p, floor)
+    for k in range(fours, len(b)):
+        one, column = a[row, start + k], b[k]
+        for j in range(sums.size):
+            sums[j] += _cut(one * column[j] * powers[j], floor)
 
 
 @_inline
-def _power(exponent: Any) -> Any:
-    """Return a power of two in float64."""
-    return number_of((np.int64(exponent) + 1023) << 52, 0.0)
-
-
-@_inline
-def _total(terms: Any, top: Any, running: float, plan: Any) -> Any:
+def _total(terms: Any, power: Any, running: Any, plan: Any, p: Any) -> Any:
     """Return the sum of a step's products and a running sum, all bits kept."""
-    units = running * _power(plan.fraction_bits - top)
+    units = running * power
     cut = np.floor(units) if plan.floor == 1 else np.trunc(units)
-    return (np.float64(terms) + cut) * _power(top - plan.fraction_bits)
+    return (terms + cut) * number_of(p.twice_one - bits_of(power), power)
 
 
 @_inline
-def _units_bits(total: float, p: Any) -> Any:
-    """Return the bits of the power of two that makes the last bit which is kept of a number 1."""
-    exponent = ((bits_of(total) >> 52) & 0x7FF) - 1023
-    return (1023 - max(exponent - p.precision + 1, np.int64(p.least_bit))) << 52
+def _last_bit(total: Any, p: Any) -> Any:
+    """Return the exponent of the last bit that is kept of a number."""
+    return max(np.int32(np.int32(exponent_of(total) - p.precision) + np.int32(1)), p.least_bit)
 
 
 @_inline
-def _within(units: float, bits: int, p: Any) -> Any:
-    """Return a rounded number of units, flushed and within the range."""
-    value = units * number_of((np.int64(2046) << 52) - bits, 0.0)
-    value = value * 0.0 if abs(value) < p.smallest_normal else value
+def _within(value: Any, p: Any) -> Any:
+    """Return a rounded number, flushed and within the range."""
+    value = p.zero * value if abs(value) < p.smallest_normal else value
     value = p.above if value > p.largest else value
     value = p.below if value < p.least else value
-    return value if p.signed_zero == 1 else value + 0.0
+    return value if p.signed_zero == 1 else value + p.zero
 
 
 @_inline
-def _rounded(total: float, way: int, p: Any) -> Any:
+def _rounded(total: Any, way: int, p: Any) -> Any:
     """Return a number rounded to the format of a plan, as `_store` does."""
-    bits = _units_bits(total, p)
-    units = total * number_of(bits, 0.0)
+    last = _last_bit(total, p)
+    units = total * power_of_two(np.int32(-last), total)
     if way == TRUNCATED:
         units = np.trunc(units)
     elif way == NEAREST:
@@ -194,12 +200,12 @@ def _rounded(total: float, way: int, p: Any) -> Any:
         units = np.floor(units)
     else:
         units = np.ceil(units)
-    return _within(units, bits, p)
+    return _within(units * power_of_two(last, total), p)
 
 
 @_compile
 def store_columns(total: Any, way: int, p: Any, result: Any) -> None:
-    """Write float64 sums rounded to the format of a `StoredPlan`, in the four ways named above."""
+    """Write sums rounded to the format of a `LanePlan`, in the four ways named above."""
     if way == TRUNCATED:
         for j in range(result.size):
             result[j] = _rounded(total[j], TRUNCATED, p)
@@ -215,17 +221,17 @@ def store_columns(total: Any, way: int, p: Any, result: Any) -> None:
 
 
 @_compile
-def _add_and_store(sums: Any, top: Any, running: Any, plan: Any, p: Any) -> None:
+def _add_and_store(sums: Any, powers: Any, running: Any, plan: Any, p: Any) -> None:
     """Replace running sums by the stored sums of products and them; one array in and out, or nothing vectorises."""
     if plan.way == TRUNCATED:
         for j in range(running.size):
-            running[j] = _rounded(_total(sums[j], top[j], running[j], plan), TRUNCATED, p)
+            running[j] = _rounded(_total(sums[j], powers[j], running[j], plan, p), TRUNCATED, p)
     elif plan.way == NEAREST:
         for j in range(running.size):
-            running[j] = _rounded(_total(sums[j], top[j], running[j], plan), NEAREST, p)
+            running[j] = _rounded(_total(sums[j], powers[j], running[j], plan, p), NEAREST, p)
     elif plan.way == DOWN:
         for j in range(running.size):
-            running[j] = _rounded(_total(sums[j], top[j], running[j], plan), DOWN, p)
+            running[j] = _rounded(_total(sums[j], powers[j], running[j], plan, p), DOWN, p)
     else:
         for j in range(running.size):
-            running[j] = _rounded(_total(sums[j], top[j], running[j], plan), UP, p)
+            running[j] = _rounded(_total(sums[j], powers[j], running[j], plan, p), UP, p)

@@ -15,7 +15,7 @@ from lowp.emulation import _aligned_kernels as kernels
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
 from lowp.emulation._operands import check_comes_back
 from lowp.emulation._side import Side
-from lowp.emulation._stored_plan import StoredPlan, stored_plan
+from lowp.emulation._stored_plan import StoredPlan, is_storable, lane_plan, stored_plan
 from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding._threads import split
@@ -67,9 +67,6 @@ class AlignedPlan(NamedTuple):
     element_exponent: int
     special: int
     way: int
-    most_power: int
-    power_bias: int
-    power_shift: int
 
 
 def run(
@@ -84,8 +81,8 @@ def run(
     if not a.values.shape[2] or not c.size:
         return c.copy()
     check_comes_back(accumulator.format, "aligned sums", "a format of up to 53 bits")  # type: ignore[arg-type]
-    if rounding(accumulator.rounding).variant:
-        return _drawn(a, b, c, accumulator, c_format, first_step)
+    if not is_storable(accumulator.format, accumulator.rounding, accumulator.overflow):  # type: ignore[arg-type]
+        return _stored_apart(a, b, c, accumulator, c_format, first_step)
     return _all_steps(a, b, c, accumulator, c_format)
 
 
@@ -110,7 +107,7 @@ def _all_steps(
     plan = _plan(accumulator, (a, b), (left, right), scales, c_format)
     if kept_as is not None:
         plan = plan._replace(least_exponent=_least_running_exponent(kept_as))
-    dtype = _dtype(plan, left, right, stored) if scales is None else None
+    dtype = _dtype(plan, left, right, stored, c) if scales is None else None
     return _Sums(plan, stored, left, right, scales, (a, b), dtype).run(c)
 
 
@@ -128,10 +125,10 @@ def _flushed(
     return c
 
 
-def _drawn(
+def _stored_apart(
     a: Side, b: Side, c: NDArray[np.float64], accumulator: Accumulator, c_format: ScalarFormat, first_step: int
 ) -> NDArray[Any]:
-    """Return the running sums where random bits round them: each step's sum in float64, then stored."""
+    """Return the running sums where these kernels do not store them: each step's sum in float64, then stored."""
     from lowp.emulation._summation import run as stored
 
     alignment = accumulator.alignment
@@ -140,13 +137,15 @@ def _drawn(
     group = min(accumulator.group, a.values.shape[2])
     if kept + _CARRIES + group.bit_length() + (_SCALED if alignment.scaled_group else 0) > _FLOAT64.mantissa_bits + 1:
         raise ArgumentError(
-            f"rounding={accumulator.rounding!r} does not go together with aligned sums of {group} terms of {kept} "
-            "fraction bits, which float64 does not hold; take fewer bits or a smaller group."
+            f"rounding={accumulator.rounding!r}, overflow={accumulator.overflow!r} and {accumulator.format.name!r} do "  # type: ignore[union-attr]
+            f"not go together with aligned sums of {group} terms of {kept} fraction bits, which float64 does not hold; "
+            "take fewer bits or a smaller group."
         )
     plain = {"rounding": "ties_to_even", "overflow": "infinity", "subnormal_results": "keep"}
     exact = replace(accumulator, format=_FLOAT64, **plain)  # type: ignore[arg-type]
     each = replace(accumulator, alignment=None, group=1, subnormal_inputs="keep")
-    one, nothing, fmt = Side(np.ones((1, 1, 1)), _ONE), np.full((1, c.size, 1), -0.0), c_format
+    zero = 0.0 if accumulator.rounding == "toward_negative" else -0.0  # leaves every number as it is
+    one, nothing, fmt = Side(np.ones((1, 1, 1)), _ONE), np.full((1, c.size, 1), zero), c_format
     for step, first in enumerate(range(0, a.values.shape[2], accumulator.group)):
         part = slice(first, first + accumulator.group)
         total = _all_steps(a.taken(part, 2), b.taken(part, 1), c, exact, fmt, accumulator.format)
@@ -228,9 +227,6 @@ def _plan(
         element_exponent=element_exponent,
         special=int(any(n.finite is not None for n in (*numbers, *(scales or ())))),
         way=_WAYS.get(accumulator.rounding, -1),
-        most_power=0,
-        power_bias=0,
-        power_shift=0,
     )
 
 
@@ -239,30 +235,38 @@ def _least_running_exponent(fmt: ScalarFormat) -> int:
     return least_exponent(fmt) if isinstance(fmt, Float) else math.frexp(fmt.smallest_subnormal)[1] - 1
 
 
-def _dtype(plan: AlignedPlan, left: Factors, right: Factors, stored: StoredPlan) -> type | None:
-    """Return the floating-point type in which `aligned_columns` is exact; None: none is."""
+def _dtype(
+    plan: AlignedPlan, left: Factors, right: Factors, stored: StoredPlan, c: NDArray[np.float64]
+) -> type[np.floating[Any]] | None:
+    """Return the floating-point type in which `aligned_columns` is exact; None: none is.
+
+    Of float32, sums of products of these exponents with such addends have last bits of no less than 2^-102.
+    """
     plain = plan.lanes == 1 and not plan.after and plan.result_bits < 0 and plan.product_limit == _NEVER
     toward = plan.cut in (rounding("toward_zero").table, rounding("toward_negative").table)
     if not (plain and toward and plan.way >= 0 and not stored.parity_of_exponent and not stored.wrap_bits):
         return None
     if stored.least_bit < _LEAST_BIT or stored.smallest_normal > 0 or stored.precision > 53:
         return None
-    bits = plan.fraction_bits + 2 + (plan.group - 1).bit_length()
+    bits = plan.fraction_bits + 3 + (plan.group - 1).bit_length()
     spread = max(left.reach, right.reach)
     product = left.fraction_bits + right.fraction_bits + 2
-    if max(bits, product) <= 24 and spread <= 40:
+    if max(bits, product, stored.precision) <= 24 and spread <= 40 and _usual(c):
         return np.float32
-    return np.float64 if max(bits, product) <= 52 and spread <= 400 else None
+    return np.float64 if max(bits, product) <= 53 and spread <= 400 else None
+
+
+def _usual(c: NDArray[np.float64]) -> bool:
+    """Whether numbers are 0 or within 2^-60 to 2^60."""
+    size = np.abs(c[tuple(slice(None if stride else 1) for stride in c.strides)])  # broadcast axes repeat
+    return bool(((size == 0) | ((size >= 2.0**-60) & (size <= 2.0**60))).all())
 
 
 class _Sums:
     """Operands in the kernels' shapes."""
 
     def __init__(self, plan: AlignedPlan, stored: StoredPlan, left: Factors, right: Factors, scales: Any,
-                 sides: tuple[Side, Side], dtype: type | None) -> None:  # fmt: skip
-        if dtype is not None:
-            bias, shift = (127, 23) if dtype is np.float32 else (1023, 52)
-            plan = plan._replace(most_power=bias - 1, power_bias=bias, power_shift=shift)
+                 sides: tuple[Side, Side], dtype: type[np.floating[Any]] | None) -> None:  # fmt: skip
         self.plan, self.stored, self.dtype = plan, stored, dtype
         self.left, self.right, self.scales, self.sides = left, right, scales, sides
         columns = sides[1].values.shape[2]
@@ -271,8 +275,8 @@ class _Sums:
     def run(self, c: NDArray[np.float64]) -> NDArray[Any]:
         batch, rows, columns = c.shape
         tiles = -(-columns // self.width)
-        whole = np.zeros((batch * rows, tiles * self.width))
-        whole[:, :columns] = c.reshape(batch * rows, columns)
+        whole = np.empty((batch * rows, tiles * self.width), self.dtype or np.float64)
+        whole[:, :columns], whole[:, columns:] = c.reshape(batch * rows, columns), 0
         state = whole.reshape(batch * rows, tiles, self.width)
         specials = self._specials()
         a: tuple[NDArray[Any], ...]
@@ -289,12 +293,13 @@ class _Sums:
             if self.dtype is None:
                 kernels.aligned_general(span, a, b, specials, self.plan, self.stored, state)
                 return
-            narrow = np.zeros(self.width, self.dtype), np.zeros(self.width, self.dtype)
-            columns_kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, narrow, state)
+            room = tuple(np.zeros((3, self.width), self.dtype))
+            p = lane_plan(self.stored, self.dtype)
+            columns_kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, p, room, state)
 
         unit = max(self.sides[0].values.shape[2] * columns, 1)  # `split` counts multiply-adds
         split(batch * rows * unit, work, unit)
-        return np.ascontiguousarray(whole[:, :columns]).reshape(batch, rows, columns)
+        return np.ascontiguousarray(whole[:, :columns], np.float64).reshape(batch, rows, columns)
 
     def _flat(self, x: NDArray[Any], dtype: Any, _fill: Any = 0) -> NDArray[Any]:
         return np.ascontiguousarray(x.reshape(-1, x.shape[2]), dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lowp.emulation._side import Side
 from lowp.emulation._target import Target
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.gauss import add_by_table
+from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.formats.tables import code_dtype
@@ -60,10 +62,13 @@ def _start(c: Sums, stored: Stored) -> Number:
 
 
 def _check(accumulator: Accumulator) -> None:
-    """Raise ArgumentError for what only kernels do."""
-    plain = {"overflow": ("infinity",), "subnormal_inputs": ("zero", "positive_zero"), "subnormal_results": ("zero",)}
-    for name, refused in plain.items():
-        if getattr(accumulator, name) in refused:
+    """Raise ArgumentError for what only kernels do; operands were read before."""
+    refused: dict[str, tuple[str, ...]] = {"overflow": ("infinity",)}
+    rounded = accumulator.format, accumulator.product
+    if any(isinstance(fmt, Float) and fmt.subnormals for fmt in rounded):
+        refused |= {"subnormal_inputs": ("zero", "positive_zero"), "subnormal_results": ("zero",)}
+    for name, values in refused.items():
+        if getattr(accumulator, name) in values:
             raise ArgumentError(
                 f"{name}={getattr(accumulator, name)!r} does not go together with the rest of {accumulator!r}: such "
                 "sums are made by the format's own arithmetic, which does not have it."
@@ -105,7 +110,22 @@ class Stored:
         operands, target = [self.operand(x), self.operand(y)], self.target(self.format)
         if self.accumulator.table is not None:
             return add_by_table(operands, self.accumulator.table, subtract, target)
-        return compute("subtract" if subtract else "add", operands, target)
+        codes = compute("subtract" if subtract else "add", operands, target)
+        return self.with_sign_of_zero(codes, lambda at: self._are_opposite(operands, at, subtract))
+
+    def with_sign_of_zero(self, codes: Codes, is_exact: Callable[[NDArray[np.intp]], NDArray[np.bool_]]) -> Codes:
+        """Return the codes of sums with the zeros that the accumulator stores; `is_exact`: where sums at places are."""
+        how = self.accumulator.signed_zero
+        if how is True or not self.format.has_negative_zero:
+            return codes
+        places = np.flatnonzero(self.values(codes) == 0)
+        codes = codes.copy()
+        codes[places[is_exact(places)] if how == "underflow" else places] = self.number(np.zeros(1), self.format)
+        return codes
+
+    def _are_opposite(self, operands: list[Operand], places: NDArray[np.intp], subtract: bool) -> NDArray[np.bool_]:
+        x, y = (np.broadcast_to(each.values, self.count)[places] for each in operands)
+        return np.asarray(x == (y if subtract else -y))
 
     def subtract(self, x: Codes, y: Codes) -> Codes:
         """Return the stored difference of two stored numbers."""
@@ -146,18 +166,20 @@ class _Steps:
 
     def multiply_add(self, running: Number, k: int) -> Codes:
         """Return the stored sum of a number and a product, which is exact or rounded to its own format."""
-        if self.accumulator.product == "exact":
-            return compute(
-                "fma", [*self._factors(k), self.stored.operand(running)], self.stored.target(self.stored.format)
-            )
-        fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
-        product = compute("multiply", self._factors(k), self.stored.target(fmt))
-        return compute(
-            "add", [self.stored.operand(running), coded(product, fmt)], self.stored.target(self.stored.format)
-        )
+        if self.accumulator.table is not None:
+            return self.stored.add(running, self._product(k))
+        factors = self._factors(k)
+        if self.accumulator.product != "exact":
+            fmt: ScalarFormat = self.accumulator.product  # type: ignore[assignment]
+            return self.stored.add(running, coded(compute("multiply", factors, self.stored.target(fmt)), fmt))
+        operands = [*factors, self.stored.operand(running)]
+        codes = compute("fma", operands, self.stored.target(self.stored.format))
+        return self.stored.with_sign_of_zero(codes, lambda at: _cancels(*(x.values[at] for x in operands)))
 
     def product_less(self, k: int, subtrahend: Codes) -> Codes:
         """Return the stored difference of a product and a number."""
+        if self.accumulator.table is not None:
+            return self.stored.add(self._product(k), subtrahend, subtract=True)
         minus = -self.stored.values(subtrahend)
         # a format may lack the negative of a number that it has
         exact = holds_exactly(self.stored.format)
@@ -167,6 +189,8 @@ class _Steps:
 
     def size(self, k: int) -> Sums:
         """Return the magnitudes of products, as close as float64 comes."""
+        if self.accumulator.table is not None:
+            return np.asarray(np.abs(self.stored.operand(self._product(k)).values))
         a, b = (x.values for x in self._factors(k))
         return np.asarray(np.abs(a * b))
 
@@ -191,6 +215,14 @@ class _Steps:
         for product in products[1:]:
             total = self.stored.add(total, product)
         return total
+
+
+def _cancels(x: Sums, y: Sums, z: Sums) -> NDArray[np.bool_]:
+    """Return where `x * y + z` is zero, exactly."""
+    exact = (
+        Fraction(a) * Fraction(b) == -Fraction(c) for a, b, c in zip(*(v.tolist() for v in (x, y, z)), strict=True)
+    )
+    return np.fromiter(exact, np.bool_, len(x))
 
 
 def _exact_steps(a: Side, b: Side, start: Sums, accumulator: Accumulator, stored: Stored) -> Codes:
@@ -218,8 +250,9 @@ def _exact_steps(a: Side, b: Side, start: Sums, accumulator: Accumulator, stored
                 left, right, values[item], a.format, b.format, toward_negative=down
             )
             where = target._replace(start=target.start + item * rows * columns)
-            found = found if stored.format.has_negative_zero else found + 0.0
-            parts.append(where.encode_odd(found.reshape(-1), state.reshape(-1), exactly))
+            found = found if stored.format.has_negative_zero and accumulator.signed_zero is True else found + 0.0
+            codes = where.encode_odd(found.reshape(-1), state.reshape(-1), exactly)
+            parts.append(stored.with_sign_of_zero(codes, lambda at, found=found: found.reshape(-1)[at] == 0))  # type: ignore[misc]
         running = np.concatenate(parts) if parts else running
     return running
 

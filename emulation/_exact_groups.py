@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lowp.emulation._exact_bins import mark_specials, sign_zeros, sums
 from lowp.emulation._exact_panels import Floats, Product, share, surveyed
-from lowp.emulation._stored_plan import StoredPlan
+from lowp.emulation._stored_plan import StoredPlan, lane_plan
 
 #: Terms of a step from which matrix products do better than going output by output.
 _LONG = 64
@@ -119,7 +119,7 @@ def _one_by_one(product: Product, group: int, running: Running) -> Floats:
         x = _entries(part, left.width, wide, (True, True, False, False))
         y = _entries(other, right.width, wide, (True, False, True, False))
         specials = tuple(~np.isfinite(z).all(axis=1) for z in (part, other))
-        floats = product.b[first : first + terms], way
+        floats = product.b[first : first + terms], way, lane_plan(plan, np.float64)
 
         def work(
             i: int, j: int, given: Any = (part, other, x, y), specials: Any = specials, floats: Any = floats

@@ -68,7 +68,7 @@ def steps_in_floats(
         b: Right operand, transposed: (N, K).
         x: As for `steps`.
         y: As for `steps`.
-        floats: Right operand, (K, N), and the way to round of `store_columns`.
+        floats: Right operand, (K, N), the way to round of `store_columns`, and its `LanePlan`.
         how: `Steps`.
         plan: `StoredPlan`.
         bins: As for `steps`.
@@ -77,7 +77,7 @@ def steps_in_floats(
         stop: Row after the last.
     """
     own = np.zeros(bins, np.int64)
-    right, way = floats
+    right, way, lanes = floats
     sums, lost, results = np.empty(_TILE), np.empty(_TILE), np.empty(_TILE)
     for i in range(start, stop):
         for left in range(0, len(b), _TILE):
@@ -90,7 +90,7 @@ def steps_in_floats(
                     for j in range(count):
                         running[j] = _read(running[j], how)
                 _sum_columns(a[i, first:last], right[first:last, left : left + count], running, total, error)
-                store_columns(total, way, plan, result)
+                store_columns(total, way, lanes, result)
                 for j in range(count):
                     if error[j] == 0.0:
                         running[j] = result[j]

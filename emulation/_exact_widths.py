@@ -97,7 +97,9 @@ def grid_of(fmt: Format, role: str = "format") -> Grid:
         listed = [x for x in finite_values(fmt) if not isinstance(x, Real)]
         return Grid(min((_last_bit(x) for x in listed if x), default=0), min(listed), max(listed))
     if isinstance(fmt, Integer | Fixed):
-        return Grid(-getattr(fmt, "fraction_bits", 0), least, largest)
+        if fmt.signed:  # of symmetric formats too: the code below the least number decodes
+            least = -(Fraction(2) ** (fmt.bits - 1 - fmt.fraction_bits))
+        return Grid(-fmt.fraction_bits, least, largest)
     if isinstance(fmt, Float):
         return Grid(fmt.emin - fmt.mantissa_bits, least, largest)
     # tapered formats: the least number has the last bit

@@ -45,10 +45,11 @@ def requantized(
     product = np.multiply(z, multiplier, dtype=np.int64)
     # magnitudes stay below 2^62: a shift by 63 leaves less than one half, as every longer one does
     right = np.minimum(np.maximum(shift, 0), _FARTHEST)
-    left = np.minimum(np.maximum(-shift, 0), 31)
-    shifted = _shifted(product, right, mode)
-    clamped = np.minimum(np.maximum(shifted, low), high)
-    return np.minimum(np.maximum(np.left_shift(clamped, left), low), high).astype(dtype)
+    left = np.maximum(-shift, 0)
+    result = np.minimum(np.maximum(_shifted(product, right, mode), low), high)
+    for step in (np.minimum(left, 31), np.minimum(np.maximum(left - 31, 0), 1)):  # 32 bits left all but 0 saturates
+        result = np.minimum(np.maximum(np.left_shift(result, step), low), high)
+    return result.astype(dtype)
 
 
 def _shifted(product: Integers, right: Integers, mode: str) -> Integers:

@@ -16,6 +16,7 @@ from lowp.emulation._side import Side
 from lowp.emulation._sum_statistics import NEVER, Statistics
 from lowp.emulation._sum_trace import Step, Trace
 from lowp.emulation.accumulator import Accumulator
+from lowp.emulation.matrix_units import MatrixUnit, matrix_unit
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.parse import parse
@@ -86,7 +87,7 @@ class Undecided:
 
 
 def prove_no_overflow(
-    accumulator: Accumulator | str | Format,
+    accumulator: Accumulator | MatrixUnit | str | Format,
     weights: Any,
     inputs: str | Format | tuple[float, float],
     *,
@@ -100,7 +101,8 @@ def prove_no_overflow(
     With alignment or stochastic rounding a bound is tried and may not decide.
 
     Args:
-        accumulator: An `Accumulator`, or a format that stands for one that adds in it.
+        accumulator: An `Accumulator`, a matrix unit that has one or its name, or a format that stands for one that adds
+            in it.
         weights: Numbers, (terms,) or (terms, outputs): real ones, a `lowp.array`, or `lowp.Encoded` ones of a scalar
             format, whose exponents alignment looks at.
         inputs: Format of the inputs, all finite numbers of which may come; or the least and the largest input.
@@ -118,13 +120,22 @@ def prove_no_overflow(
         >>> found.inputs.tolist(), found.step, found.result, int(found.exact)
         ([255.0, 255.0], 1, 32767.0, 32895)
     """
-    how = accumulator if isinstance(accumulator, Accumulator) else Accumulator(format=accumulator)
+    how = _accumulator(accumulator)
     matrix = numbers(weights, "weights", -2)
     fmt, least, largest = _ends(inputs, input_range)
     case = _Case(how, matrix, _weight_format(weights, matrix), fmt, least, largest)
     if "wrap" in (how.overflow, getattr(how.outer, "overflow", "")):
         return _of_wrapping(case)
     return _of_saturating(case)
+
+
+def _accumulator(given: Any) -> Accumulator:
+    """Return the accumulator that is asked for."""
+    if isinstance(given, str) and "/" in given:
+        given = matrix_unit(given)
+    if isinstance(given, MatrixUnit):
+        return given.accumulator
+    return given if isinstance(given, Accumulator) else Accumulator(format=given)
 
 
 class _Case:

@@ -13,7 +13,7 @@ from lowp.emulation import _portable_aligned, _portable_rounded
 from lowp.emulation._operands import holds_exactly, precision
 from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import is_storable
-from lowp.emulation._summation import summed
+from lowp.emulation._summation import has_partial_sums, partial_sums_adder, summed
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
@@ -63,8 +63,6 @@ def run(
 
 def lacks(accumulator: Accumulator, a: Side, b: Side) -> str | None:
     """Return what of a sum array code does not have, in words; None: nothing. The sides' values do not matter."""
-    from lowp.emulation._summation import has_partial_sums
-
     how = accumulator
     if how.table is not None:
         return "additions by a table"
@@ -73,7 +71,7 @@ def lacks(accumulator: Accumulator, a: Side, b: Side) -> str | None:
     found = _lacks_aligned(how, a, b) if how.alignment is not None else _lacks_rounded(how, a, b)
     if found is None and how.outer is not None and has_partial_sums(how):
         one = Side(None, Float(2, 1, bias=1, specials="finite"))
-        return lacks(how.outer, one, Side(None, how.format))  # type: ignore[arg-type]
+        return lacks(partial_sums_adder(how), one, Side(None, how.format))  # type: ignore[arg-type]
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lowp.emulation._rounded_merges import chain_merges, tree_merges
 from lowp.emulation._rounded_plan import FLOAT64_BITS, Extent, SumPlan, Target, extent_of, is_served, sum_bits, sum_plan
 from lowp.emulation._rounded_wraps import keeps_last_bits, wrapped_sums, wraps_exactly
-from lowp.emulation._side import Side
+from lowp.emulation._side import Side, read_as
 from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import random_bits
@@ -27,6 +27,8 @@ _NARROW = 16
 #: The bits of no number.
 _NOTHING = Extent(1, 1 << 20, -(1 << 20))
 _CORRECTIONS = {None: 0, "kahan": 1, "neumaier": 2, "two_sum": 3}
+#: Numbers that a corrected sum stores for each term; the last addition is one more.
+_CORRECTED = {"kahan": 4, "neumaier": 4, "two_sum": 10}
 #: Rows of scratch: for a correction, and below a stack.
 _ROWS = 6
 
@@ -128,6 +130,13 @@ def stored_count(accumulator: Accumulator, terms: int) -> int:
         (8, 16)
     """
     own, steps = _draws(accumulator, terms)
+    rounded = int(accumulator.product != "exact")
+    if accumulator.table is not None:  # its additions take products of its format
+        rounded = 1 + int(accumulator.product not in ("exact", accumulator.format))
+    if accumulator.compensation is not None:
+        return terms * (rounded + _CORRECTED[accumulator.compensation]) + int(terms > 0)
+    if accumulator.table is not None:
+        return terms * (rounded + 1)
     if accumulator.group_sum == "fused" and accumulator.order != "pairwise":
         return own
     return own + steps
@@ -160,18 +169,10 @@ def _operands(a: Array, b: Array, c: Array, accumulator: Accumulator, a_format: 
     a, b, c = (x if x.ndim == 3 else x[None] for x in (a, b, c))
     how = accumulator.subnormal_inputs
     if how != "keep":
-        a, b = _read(a, a_format, how), _read(b, b_format, how)
+        a, b = read_as(a, a_format, how), read_as(b, b_format, how)
         if accumulator.compensation is None and a.shape[2] > 0:
-            c = _read(c, accumulator.format, how)  # type: ignore[arg-type]
+            c = read_as(c, accumulator.format, how)  # type: ignore[arg-type]
     return Operands(a, b, c, a_format, b_format)
-
-
-def _read(x: Array, fmt: ScalarFormat | None, how: str) -> Array:
-    """Return what numbers of a format are read as: subnormal ones as zero."""
-    if not isinstance(fmt, Float) or not fmt.subnormals:
-        return x
-    subnormal = (np.abs(x) < fmt.smallest_normal) & (x != 0)
-    return np.where(subnormal, 0.0 if how == "positive_zero" else np.copysign(0.0, x), x)
 
 
 def _target(accumulator: Accumulator) -> Target:

@@ -8,10 +8,28 @@ import numpy as np
 
 from lowp._errors import ArgumentError
 from lowp.emulation._counted import Steps
-from lowp.emulation._operands import array_format, decoded
+from lowp.emulation._operands import Coded, array_format, decoded
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.array import array
 from lowp.formats.spec import ScalarFormat
+from lowp.rounding import verbs
+from lowp.rounding._dispatch import is_torch
+from lowp.rounding.encoded import Encoded
+
+
+def given_numbers(x: Any) -> Any:
+    """Return numbers as steps take them: in a format as they are, tensors and encoded blocks as NumPy arrays."""
+    if isinstance(x, Coded):
+        return x
+    if isinstance(x, Encoded):
+        if isinstance(x.format, ScalarFormat) and isinstance(x.codes, np.ndarray):
+            return array.from_codes(x.codes, x.format)
+        x = verbs.decode(x)
+    if is_torch(x):
+        from lowp.rounding._torch_plain import numbers
+
+        return numbers(x)
+    return np.asarray(x)
 
 
 def rows_first(x: array, axis: Any) -> array:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowp.formats.float_format import Float
 from lowp.formats.spec import ScalarFormat
 
 
@@ -41,6 +42,14 @@ class Side(NamedTuple):
         if self.scales is None:
             return self._replace(values=values)
         return self._replace(values=values, scales=self.spread_scales(axis)[_along(axis, places)], block=1)
+
+
+def read_as(x: NDArray[np.float64], fmt: ScalarFormat | None, how: str) -> NDArray[np.float64]:
+    """Return what an addition reads numbers of a format as: subnormal ones, unless `how` is "keep", as zero."""
+    if how == "keep" or not isinstance(fmt, Float) or not fmt.subnormals:
+        return x
+    subnormal = (np.abs(x) < fmt.smallest_normal) & (x != 0)
+    return np.where(subnormal, 0.0 if how == "positive_zero" else np.copysign(0.0, x), x)
 
 
 def _along(axis: int, places: Any) -> tuple[Any, ...]:

@@ -53,7 +53,7 @@ def _store(negative: int, magnitude: int, exponent: int, sticky: int, p: Any) ->
     else:
         kept, last = magnitude, exponent
     if p.wrap_bits > 0:
-        return _wrapped(negative, kept << (last - p.least_bit), p)
+        return _wrapped(negative, kept << min(last - p.least_bit, 63), p)  # at most 53 bits are kept
     value = np.ldexp(np.float64(kept), np.int32(last))
     if p.smallest_normal > 0.0 and value <= p.smallest_normal and _is_tiny(negative, magnitude, exponent, sticky, p):
         value = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,43 @@ class StoredPlan(NamedTuple):
     wrap_signed: int
     smallest_normal: float  # 0 where subnormal results are kept
     signed_zero: int
+
+
+class LanePlan(NamedTuple):
+    """What loops that vectorise need to know of a `StoredPlan`, in the types of their numbers."""
+
+    precision: Any
+    least_bit: Any
+    largest: Any
+    least: Any
+    above: Any
+    below: Any
+    smallest_normal: Any
+    signed_zero: Any
+    zero: Any
+    no_exponent: Any  # what `_bitcast_kernels.exponent_of` gives for 0, and for the largest numbers
+    most_exponent: Any
+    twice_one: Any  # bits of a power of two and of its inverse, added
+
+
+def lane_plan(plan: StoredPlan, dtype: type[np.floating[Any]]) -> LanePlan:
+    """Return a plan in the types of float32 or float64; sums are 0 or far from the ends of the dtype's range."""
+    bias, mantissa, integer = (127, 23, np.int32) if dtype is np.float32 else (1023, 52, np.int64)
+    with np.errstate(over="ignore"):  # what is beyond any sum may be infinite
+        return LanePlan(
+            precision=np.int32(plan.precision),
+            least_bit=np.int32(max(plan.least_bit, 2 - bias)),
+            largest=dtype(plan.largest),
+            least=dtype(plan.least),
+            above=dtype(plan.above),
+            below=dtype(plan.below),
+            smallest_normal=dtype(plan.smallest_normal),
+            signed_zero=np.int32(plan.signed_zero),
+            zero=dtype(0),
+            no_exponent=np.int32(-bias),
+            most_exponent=np.int32(bias),
+            twice_one=integer(2 * bias << mantissa),
+        )
 
 
 def is_storable(fmt: ScalarFormat, mode: str, overflow: str) -> bool:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from lowp.emulation._operands import coded, holds_exactly
 from lowp.emulation._side import Side
 from lowp.emulation._sum_terms import Sums, Terms
-from lowp.emulation._summation import chunks_of, has_partial_sums, run, splits, term_order, without_partial_sums
+from lowp.emulation._summation import (
+    chunks_of,
+    has_partial_sums,
+    partial_sums_adder,
+    run,
+    splits,
+    term_order,
+    without_partial_sums,
+)
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats.spec import ScalarFormat
 
@@ -67,7 +75,7 @@ class Trace:
         inner = without_partial_sums(accumulator)
         if not has_partial_sums(accumulator):
             return _Chain(self, inner, place).run(a, b, c, c_format, labels)
-        outer = _outer(accumulator)
+        outer = partial_sums_adder(accumulator)
         runs = splits(accumulator, terms)
         if len(runs) == 1:
             parts = self._chunks(a, b, runs[0], accumulator, labels, c, place)
@@ -179,7 +187,7 @@ class _Chain:
             total = self._store("step", nothing, self.format, self._factors(terms, labels, like), labels)
             return _Stored(_span(labels), total, self.format)
         products = self._products(terms, labels, like)
-        joined = replace(self.accumulator, group_sum="fused")
+        joined = replace(self.accumulator, group_sum="fused", group=1)
         chain = _Chain(self.trace, joined, self.place)
         chain.format = self.format
         joined_sum = chain.tree(products) if self.accumulator.group_sum == "pairwise" else chain.in_turn(products)
@@ -201,15 +209,25 @@ class _Chain:
         result: list[_Stored] = []
         for k, label in enumerate(labels):
             one = Terms(taken(terms.a, slice(k, k + 1), 2), taken(terms.b, slice(k, k + 1), 1))
-            result.append(_Stored(label, chain._store("product", np.full_like(like, -0.0), fmt, one, [label]), fmt))
+            product = _Stored(label, chain._store("product", np.full_like(like, -0.0), fmt, one, [label]), fmt)
+            result.append(product if self.accumulator.table is None else self._for_table(product))
         return result
+
+    def _for_table(self, product: _Stored) -> _Stored:
+        """Return a rounded product as a table takes it: rounded to the format of its sums."""
+        if product.format == self.format:
+            return product
+        chain = _Chain(self.trace, replace(self.step_of, table=None, signed_zero=True), self.place)
+        return product._replace(
+            values=chain._add((np.full_like(product.values, -0.0), self.format), product), format=self.format
+        )
 
     def _factors(self, terms: Terms, labels: Sequence[Label], like: Sums) -> Terms:
         """Return products as a fused step takes them: exact, or rounded to a format of their own."""
         if self.accumulator.product == "exact":
             return terms
         products = self._products(terms, labels, like)
-        return Terms.of_values([x.values for x in products], self._product_format)
+        return Terms.of_values([x.values for x in products], products[0].format)
 
     def _add(self, before: tuple[Sums, ScalarFormat], addend: _Stored) -> Sums:
         """Return the stored sum of two stored numbers."""
@@ -309,13 +327,6 @@ def taken(side: Side, places: NDArray[np.intp] | slice, axis: int) -> Side:
 def with_scale_each(side: Side, axis: int) -> Side:
     """Return an operand with a scale for each of its elements."""
     return side if side.scales is None else side._replace(scales=side.spread_scales(axis), block=1)
-
-
-def _outer(accumulator: Accumulator) -> Accumulator:
-    """Return how partial sums are added."""
-    alone: dict[str, Any] = {"order": "sequential", "chunk": None, "compensation": None}
-    given = accumulator.outer or replace(accumulator, outer=None, lanes=1, splits=1, **alone)
-    return replace(given, product="exact", group=1, group_sum="fused", alignment=None, lanes=1, splits=1, outer=None)
 
 
 def _goes_with(overflow: str, fmt: ScalarFormat) -> bool:

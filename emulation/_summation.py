@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowp.emulation._operands import check_comes_back
-from lowp.emulation._side import Side
+from lowp.emulation._side import Side, read_as
 from lowp.emulation._stored_plan import is_storable
 from lowp.emulation.accumulator import Accumulator
 from lowp.formats.float_format import Float
@@ -60,7 +60,7 @@ class _Summation:
         inner = without_partial_sums(accumulator)
         if not has_partial_sums(accumulator) or terms == 0:
             return self.run(a, b, c, inner, c_format)
-        outer = accumulator.outer or _adding(accumulator)
+        outer = partial_sums_adder(accumulator)
         check_partial_sums(accumulator, outer)
         zeros, parts = self.xp.full_like(c, 0), []
         runs = splits(accumulator, terms)
@@ -84,7 +84,7 @@ class _Summation:
         add = _adding(accumulator)
         if accumulator.order == "pairwise":
             return self.tree(sums, add)
-        return self.added(sums[1:], sums[0], add.format, add, add)
+        return self.joined(sums[0], sums[1:], add)
 
     def tree(self, sums: list[Sums], add: Accumulator) -> Sums:
         """Return the sum of a tree of halves, the larger half first."""
@@ -92,7 +92,14 @@ class _Summation:
             return sums[0]
         half = (len(sums) + 1) // 2
         left = self.tree(sums[:half], add)
-        return self.added([self.tree(sums[half:], add)], left, add.format, add, add)
+        return self.joined(left, [self.tree(sums[half:], add)], add)
+
+    def joined(self, first: Sums, rest: list[Sums], add: Accumulator) -> Sums:
+        """Return the sum of lanes' sums one by one: numbers of the format, of which each addition stores one."""
+        stored = self.stored
+        found = self.added(rest, first, add.format, add, add)
+        self.stored = stored + len(rest)
+        return found
 
     def added(self, parts: list[Sums], c: Sums, c_format: Any, inner: Accumulator, outer: Accumulator) -> Sums:
         """Return `c` plus numbers of `inner`'s format, added as `outer` says."""
@@ -120,6 +127,14 @@ def _adding(accumulator: Accumulator) -> Accumulator:
         accumulator, order="sequential", chunk=None, lanes=1, lane_width=1, splits=1, split_tile=1, outer=None,
         compensation=None, product="exact", group=1, group_sum="fused", alignment=None,
     )  # fmt: skip
+
+
+def partial_sums_adder(accumulator: Accumulator) -> Accumulator:
+    """Return how partial sums are added: by those fields of `outer` alone that say how stored numbers are."""
+    given = accumulator.outer
+    if given is None:
+        return _adding(accumulator)
+    return replace(_adding(given), order=given.order, chunk=given.chunk, compensation=given.compensation)
 
 
 def term_order(accumulator: Accumulator, terms: int) -> NDArray[np.intp] | None:
@@ -179,13 +194,13 @@ def run(a: Side, b: Side, c: Sums, accumulator: Accumulator, c_format: ScalarFor
         from lowp.emulation import _aligned_sums
 
         return _aligned_sums.run(a, b, c, accumulator, c_format, first_step)
-    a, b = (_scaled(x, axis, accumulator.subnormal_inputs) for x, axis in ((a, -1), (b, -2)))
+    a, b = (_read(x, axis, accumulator.subnormal_inputs) for x, axis in ((a, -1), (b, -2)))
     fused_groups = accumulator.group_sum == "fused" and accumulator.group > 1 and accumulator.table is None
     if fused_groups and a.values.shape[2] and (accumulator.product != "exact" or accumulator.order == "pairwise"):
         from lowp.emulation import _group_sums
 
         make = _group_sums.in_a_tree if accumulator.order == "pairwise" else _group_sums.of_rounded_products
-        return make(a, b, c, accumulator, run)
+        return make(a, b, c, accumulator, run, first_step)
     if _rounded_sums.serves(accumulator, a.values, b.values, c, a.format, b.format):
         return _rounded_sums.sums(a, b, c, accumulator, first_step)
     if fused_groups and _rounds_in_floats(accumulator):
@@ -202,12 +217,7 @@ def _rounds_in_floats(accumulator: Accumulator) -> bool:
     return is_storable(accumulator.format, accumulator.rounding, accumulator.overflow)  # type: ignore[arg-type]
 
 
-def _scaled(side: Side, axis: int, subnormal: str) -> Side:
+def _read(side: Side, axis: int, subnormal: str) -> Side:
     """Return elements, as an addition reads them, times scales as elements of a format that has them all."""
-    if side.scales is None:
-        return side
-    fmt, values = side.format, side.values
-    if subnormal != "keep" and isinstance(fmt, Float) and fmt.subnormals:
-        zeros = np.copysign(0.0, values if subnormal == "zero" else 1.0)
-        side = side._replace(values=np.where(np.abs(values) < fmt.smallest_normal, zeros, values))
-    return Side(side.scaled_values(axis), Float(11, 52))
+    side = side._replace(values=read_as(side.values, side.format, subnormal))
+    return side if side.scales is None else Side(side.scaled_values(axis), Float(11, 52))

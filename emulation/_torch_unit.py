@@ -28,6 +28,8 @@ from lowp.emulation._unit_product import (
     with_numpy,
 )
 from lowp.emulation._unit_run import lead_shape
+from lowp.emulation.accumulator import Accumulator
+from lowp.emulation.matrix_units import MatrixUnit
 from lowp.formats.block import Block
 from lowp.rounding._format_keys import format_of, key_of
 from lowp.rounding._namespaces import TorchNamespace, namespace_of
@@ -65,6 +67,9 @@ def matmul(
 @torch.compiler.assume_constant_result
 def _text(unit: Any, accumulator: Any, *rest: Any) -> str:
     """Return what the operator is told of a product, with all checks that need no numbers."""
+    for role, x in (("unit", unit), ("accumulator", accumulator)):
+        if isinstance(x, Accumulator | MatrixUnit) and not vars(x):  # torch's compiler has not filled it in
+            raise ArgumentError(f"{role} is made inside of a function that torch compiles; make it outside.")
     return text_of(described(unit, accumulator, Given(*rest[:4]), Given(*rest[4:8]), rest[8]))
 
 

@@ -126,7 +126,7 @@ def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:
     plain = np.asarray(values)
     if plain.dtype.kind not in "iufV" and plain.size:  # V: the floats of ml_dtypes
         raise ArgumentTypeError(f"{role} must hold real numbers, not {plain.dtype}.")
-    given = plain.astype(np.float64)
+    given = plain.astype(np.float64, copy=False)
     mode = "toward_zero" if coding.ignored else "ties_to_even"
     read = np.asarray(verbs.quantize(given, coding.format, mode, keeping(coding.format)))
     exact = given == given.astype(np.float32) if coding.ignored else read == given

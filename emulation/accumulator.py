@@ -117,13 +117,14 @@ class Accumulator:
             and p (s is x where they are equal), in the end `s + e`. "two_sum", an expansion as Collage's weights: `t =
             s + p; u = t - s; v = e + ((s - (t - u)) + (p - u)); s = t + v; e = v - (s - t)`, in the end `s + e`.
         subnormal_inputs: "keep", "zero" (keeps the sign) or "positive_zero": what an addition or product takes
-            subnormal operands, rounded products, partial and running sums for; each by its own format.
+            subnormal operands, rounded products, partial and running sums for; each by its own format, and what an
+            addition of two numbers takes by that of their sum.
         subnormal_results: "keep" or "zero": what a subnormal value is stored as; the sign stays. A value is subnormal
             if it is below the normal numbers after rounding as if their exponents had no end, as x86 has it.
         signed_zero: Whether a sum of zero may be -0 where IEEE 754 says so. "underflow": only where a negative sum
             rounds to zero or is flushed; an exact zero is +0. False: a sum is never -0.
         table: For logarithmic formats: a `lowp.GaussTable` by which additions look up their sums, of products rounded
-            to the format; None: exact sums.
+            to the format (to `product` first, if that is given); None: exact sums.
         seed: For a random order and stochastic rounding.
 
     Raises:

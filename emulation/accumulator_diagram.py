@@ -191,11 +191,12 @@ def _step(mine: Accumulator, own: bool) -> list[str]:
 
 def _multiplying(mine: Accumulator, exact: str, noun: str) -> str:
     """Return the line of the products; no text for exact ones: they are rounded to the accumulator's format."""
-    if mine.product == "exact" and exact:
+    if mine.product == "exact" and exact and mine.table is None:
         return _line("multiply", exact)
     fmt = _format(mine) if mine.product == "exact" else scalar_format(mine.product)
     flushed = ", subnormal ones become zero" if mine.subnormal_results == "zero" else ""
-    return _line("multiply", f"{noun}, rounded to {fmt.name}{flushed}".removeprefix(", "))
+    looked_up = f", then to {_format(mine).name}" if mine.table is not None and fmt != _format(mine) else ""
+    return _line("multiply", f"{noun}, rounded to {fmt.name}{flushed}{looked_up}".removeprefix(", "))
 
 
 def _corrected(mine: Accumulator, title: str, lines: list[str]) -> list[str]:

@@ -30,8 +30,9 @@ from lowp.emulation._approximation_programs import (
     parse_steps,
 )
 from lowp.emulation._counted import Steps
-from lowp.emulation._operands import Coded, How, array_format
+from lowp.emulation._operands import How, array_format
 from lowp.emulation._reference_functions import FUNCTIONS
+from lowp.emulation._rows import given_numbers
 from lowp.emulation.array import array
 from lowp.formats.spec import Format, ScalarFormat
 
@@ -154,7 +155,9 @@ class Approximation:
         """
         form = array_format(fmt, "fmt")
         steps = Steps(options)
-        given = x if isinstance(x, array) and x.format == form else steps.do("input", "convert", _numbers(x), fmt=form)
+        given = (
+            x if isinstance(x, array) and x.format == form else steps.do("input", "convert", given_numbers(x), fmt=form)
+        )
         return self.run(worlds.FormatWorld(form, steps, fused, "approximation"), given)
 
     def exactly(self, points: Any) -> list[Any]:
@@ -255,10 +258,6 @@ def _shown(argument: Any) -> str:
     if isinstance(argument, Table):
         return f"table of {argument.entries}"
     return "[" + ", ".join(f"{float(c):.17g}" for c in argument) + "]"
-
-
-def _numbers(x: Any) -> Any:
-    return x if isinstance(x, Coded) else np.asarray(x)
 
 
 def approximations(function: str | None = None) -> list[str]:

@@ -157,7 +157,7 @@ class _Summation:
     # One partial sum
 
     def _steps(self, terms: Sequence[Term], start: Factor) -> Meaning:
-        if self.accumulator.compensation is not None:
+        if self.accumulator.compensation is not None and terms:
             products = [self._factor(term) for term in terms]
             return COMPENSATED[self.accumulator.compensation](self.store, products, start.value)
         size = self.accumulator.group
@@ -183,18 +183,24 @@ class _Summation:
         """Return the stored sum of one group, without the running sum."""
         if self.accumulator.group_sum == "fused" and self.accumulator.table is None:
             return self.store.sum(self.store.exact_sum(*(self._factor(term) for term in group)))
-        fmt = self.store.format if self.accumulator.product == "exact" else scalar_format(self.accumulator.product)
-        products = [self.store.read(self.store.number(term.value, fmt), fmt) for term in group]
+        products = [self._product(term) for term in group]
         if self.accumulator.group_sum == "pairwise":
             return tree(products, self.store.add)
         return chain(products, self.store.add)
 
     def _factor(self, term: Term) -> Meaning:
-        """Return a product as a fused step takes it: exact, or rounded to its own format."""
-        if self.accumulator.product == "exact":
+        """Return a product as a fused step takes it: exact, or rounded to its own format; a table takes its own."""
+        if self.accumulator.product == "exact" and self.accumulator.table is None:
             return term.value
-        fmt = scalar_format(self.accumulator.product)
-        return self.store.read(self.store.number(term.value, fmt), fmt)
+        return self._product(term)
+
+    def _product(self, term: Term) -> Meaning:
+        """Return a product that is rounded to its own format, and for a table to that of its sums."""
+        fmt = self.store.format if self.accumulator.product == "exact" else scalar_format(self.accumulator.product)
+        product = self.store.read(self.store.number(term.value, fmt), fmt)
+        if self.accumulator.table is None or fmt == self.store.format:
+            return product
+        return self.store.number(product, self.store.format)
 
 
 def permutation(accumulator: Accumulator, terms: int) -> list[int]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.emulation import _accurate
 from lowp.emulation._counted import Steps
-from lowp.emulation._operands import Coded, How, array_format
-from lowp.emulation._rows import back, rows_first, running_sum, sum_of_rows
+from lowp.emulation._operands import How, array_format
+from lowp.emulation._rows import back, given_numbers, rows_first, running_sum, sum_of_rows
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.array import array
 from lowp.emulation.step_statistics import StepStatistics
@@ -220,14 +220,14 @@ def _plan(fmt: Any, accumulator: Any, result: Any, scaling: Any, rsqrt_by: Any, 
 
 
 def _inputs(steps: Steps, x: Any, plan: _Plan, axis: int) -> tuple[array, tuple[int, ...]]:
-    given = steps.do("input", "convert", x if isinstance(x, Coded) else np.asarray(x), fmt=plan.input)
+    given = steps.do("input", "convert", given_numbers(x), fmt=plan.input)
     return rows_first(given, axis), given.shape
 
 
 def _per_place(steps: Steps, given: Any, argument: str, rows: array, plan: _Plan) -> array | None:
     if given is None:
         return None
-    values = steps.do("input", "convert", given if isinstance(given, Coded) else np.asarray(given), fmt=plan.input)
+    values = steps.do("input", "convert", given_numbers(given), fmt=plan.input)
     if values.shape != (len(rows),):
         raise ArgumentError(f"{argument} has shape {values.shape}; the axis has length {len(rows)}.")
     return values.reshape(-1, 1)
@@ -328,7 +328,7 @@ def _exact(
     rows: array, made: array, eps: float, centred: bool, weight: array | None, bias: array | None
 ) -> tuple[_accurate.Numbers, _accurate.Numbers, _accurate.Numbers]:
     """Return exact outputs, means, and variances plus eps; the mean of the differences corrects the mean."""
-    fine = _accurate.is_fine(made.format)
+    fine = _accurate.is_fine(made.format) or _accurate.is_far(rows)
     n, small = len(rows), (_accurate.big(eps) if fine else float(eps))
     with np.errstate(all="ignore"):
         x = _accurate.numbers(rows, fine)
@@ -337,7 +337,7 @@ def _exact(
         if centred:
             rest = rest - rest.sum(axis=0) / n
         power = (rest * rest).sum(axis=0) / n + small
-        exact = rest / _accurate.sqrt(power)
+        exact = _accurate.quotient(rest, _accurate.sqrt(power))
         if weight is not None:
             exact = exact * _accurate.numbers(weight, fine)
         if bias is not None:

@@ -18,6 +18,9 @@ from lowp.emulation.matrix_units import MatrixUnit
 from lowp.formats.parse import parse
 from lowp.formats.spec import Format, ScalarFormat
 
+#: Of a permutation of more terms, its name shows the first ones alone.
+_ENTRIES = 8
+
 __all__ = ["Reproducibility", "Variant", "reproducibility", "variants"]
 
 
@@ -138,7 +141,10 @@ def reproducibility(
     """
     how = resolved(unit, accumulator, (a, b))
     kinds: dict[str, Any] = {"orders": orders, "seeds": seeds, "groups": groups, "splits": splits}
-    chosen = {"first": how, **dict(variants(how, **kinds, split_tile=split_tile, outer=outer)), **(ways or {})}
+    chosen = {"first": how, **dict(variants(how, **kinds, split_tile=split_tile, outer=outer))}
+    if taken := sorted(set(chosen) & set(ways or {})):
+        raise ArgumentError(f"ways holds {taken[0]!r}, which another way is called; give it another name.")
+    chosen |= ways or {}
     results, own = [], None
     for name, way in chosen.items():
         given = _resolved(name, way)
@@ -164,8 +170,11 @@ def variants(
 ) -> Iterator[tuple[str, MatrixUnit | Accumulator]]:
     """Yield an accumulator, or a unit, with one thing changed at a time, by names; see `reproducibility`."""
     adding = outer if outer is None or isinstance(outer, Accumulator) else Accumulator(format=outer)
-    for order in orders:
-        yield f"order {order}", _changed(how, order=order)
+    for argument, given in (("orders", orders), ("seeds", seeds), ("groups", groups), ("splits", splits)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise ArgumentTypeError(f"{argument}={given!r} must be several, such as a list or a tuple.")
+    for i, order in enumerate(orders):
+        yield f"order {_named(order, i)}", _changed(how, order=order)
     for seed in seeds:
         yield f"random order {seed}", _changed(how, order="random", seed=seed)
     for count in splits:
@@ -174,6 +183,16 @@ def variants(
     for group in groups:
         if group != (how.accumulator if isinstance(how, MatrixUnit) else how).group:
             yield f"groups of {group}", _changed(how, group=group)
+
+
+def _named(order: Any, place: int) -> str:
+    """Return what an order is called; of a long permutation its place among the orders, and its first entries."""
+    if isinstance(order, str) or not isinstance(order, Iterable):
+        return str(order)
+    entries = list(order)
+    if len(entries) <= _ENTRIES:
+        return f"({', '.join(map(str, entries))})"
+    return f"{place} ({', '.join(map(str, entries[:3]))}, ... {len(entries)} terms)"
 
 
 def _changed(how: MatrixUnit | Accumulator, **changes: Any) -> MatrixUnit | Accumulator:

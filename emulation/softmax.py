@@ -12,7 +12,7 @@ from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
 from lowp.emulation import _accurate
 from lowp.emulation._counted import Steps
 from lowp.emulation._operands import Coded, How, array_format, decoded
-from lowp.emulation._rows import back, rows_first, sum_of_rows
+from lowp.emulation._rows import back, given_numbers, rows_first, sum_of_rows
 from lowp.emulation._softmax_passes import ALGORITHMS, DIVISIONS, Formats, Rows, exponential, masked_rows
 from lowp.emulation.accumulator import Accumulator
 from lowp.emulation.array import array
@@ -143,7 +143,7 @@ def softmax(
 
 def _read(steps: Steps, x: Any, fmt: ScalarFormat) -> tuple[array, NDArray[np.bool_] | None]:
     """Return the rounded inputs, and where -infinity was that the format does not have, zeros in its place."""
-    given = x if isinstance(x, Coded) else np.asarray(x)
+    given = given_numbers(x)
     masked = None
     if not (fmt.has_infinity and fmt.signed):
         values = decoded(given.codes, given.format) if isinstance(given, Coded) else given

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, RangeError
 from lowp.emulation import _accurate, _reference_functions
 from lowp.emulation._counted import ends
-from lowp.emulation._operands import Coded, array_format, decoded
+from lowp.emulation._operands import array_format, decoded
 from lowp.emulation._order import ranks
+from lowp.emulation._rows import given_numbers
 from lowp.emulation.approximations import Approximation, OperationCounts
 from lowp.emulation.array import array
 from lowp.formats.spec import ScalarFormat
@@ -145,8 +146,7 @@ def _bound(given: Any, argument: str) -> float:
 
 def _arguments(fmt: ScalarFormat, inputs: Any) -> array:
     if inputs is not None:
-        given = inputs if isinstance(inputs, Coded) else np.asarray(inputs)
-        return array(given, fmt).ravel()
+        return array(given_numbers(inputs), fmt).ravel()
     if fmt.bits > _EXHAUSTIVE_BITS:
         raise ArgumentError(
             f"fmt={fmt.name!r} has {fmt.bits} bits: all numbers are measured up to {_EXHAUSTIVE_BITS}; give inputs=."

@@ -156,6 +156,7 @@ class Exploration:
 
         Raises:
             ArgumentError: The point has no such metric.
+            ArgumentTypeError: `point` is none.
 
         Example:
             >>> from lowp.hw_models.explore import explore
@@ -164,6 +165,7 @@ class Exploration:
             float8_e4m3fn on h100
               time ... us (... to ... us): launch 100 %
         """
+        _check_point(point)
         if metric is not None and metric not in point.metrics:
             raise ArgumentError(unknown_name("metric", metric, point.metrics))
         lines = [point.name]
@@ -178,7 +180,9 @@ class Exploration:
 
         Raises:
             ArgumentError: The point has no such metric, or it is not divided.
+            ArgumentTypeError: `point` is none.
         """
+        _check_point(point)
         if metric not in point.metrics:
             raise ArgumentError(unknown_name("metric", metric, point.metrics))
         shares = next((of for of in point.metrics[metric].shares.values() if of), {})
@@ -267,6 +271,11 @@ def checked_objectives(given: Any, known: set[str] | None) -> dict[str, str]:
             )
         found[name] = chosen
     return found
+
+
+def _check_point(point: Any) -> None:
+    if not isinstance(point, Point):
+        raise ArgumentTypeError(f"point={point!r} must be one of the points, such as points[0] or front()[0].")
 
 
 def _amount(metric: Metric) -> str:

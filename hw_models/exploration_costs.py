@@ -122,12 +122,25 @@ def _points(task: Task, candidate: Candidate) -> Iterable[Point]:
     tensors, function = task.tensors, task.accuracy
     if tensors is not None:
         _try(shared, reasons, candidate, "accuracy", lambda: tensor_metrics(candidate, tensors))
+    given: dict[str, Metric] = {}
     if function is not None:
-        _try(shared, reasons, candidate, "accuracy", lambda: function_metrics(candidate, function))
+        _try(given, reasons, candidate, "accuracy", lambda: function_metrics(candidate, function))
+        _join(shared, given, given, reasons)
     for machine in task.machines:
         metrics, why = dict(shared), list(reasons)
-        _try(metrics, why, candidate, machine.name, lambda: _costs(task, candidate, machine, why))  # noqa: B023 - called at once
+        costs: dict[str, Metric] = {}
+        _try(costs, why, candidate, machine.name, lambda: _costs(task, candidate, machine, why))  # noqa: B023 - called at once
+        _join(metrics, costs, given, why)
         yield point(candidate, machine, metrics, "; ".join(why))
+
+
+def _join(metrics: dict[str, Metric], found: dict[str, Metric], given: dict[str, Metric], reasons: list[str]) -> None:
+    """Add what was found; what `given`, the caller's function, and a model both name is neither's, and is left out."""
+    twice = [name for name in found if name in given and name in metrics]
+    metrics |= found
+    for name in twice:
+        del metrics[name]
+        reasons.append(f"accuracy: the function names {name!r}, which a model gives too; give it another name.")
 
 
 def _try(

@@ -17,7 +17,7 @@ from lowp.hw_models.exploration import Exploration
 from lowp.hw_models.exploration_costs import product_plan, read_workload
 from lowp.hw_models.exploration_points import METRICS, Point
 from lowp.hw_models.explore import explore
-from lowp.hw_models.plot_labels import place_labels
+from lowp.hw_models.plot_labels import drawn_unit, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,6 @@ FAMILIES: dict[str, dict[int, tuple[str, ...]]] = {
     "codebook": {4: ("nf4_g32_bf16",), 6: (), 8: ()},
 }
 _MOST_LABELS = 12
-_UNITS = {"m2": ("µm²", 1e12), "s": ("ms", 1e3), "J": ("mJ", 1e3), "B": ("GB", 1e-9)}
 
 
 def plot_front(
@@ -225,7 +224,7 @@ def _scale(points: Sequence[Point], name: str) -> tuple[str, float]:
     """Return the unit a metric is drawn in, and the factor to it."""
     units = {p.metrics[name].unit for p in points}
     unit = units.pop() if len(units) == 1 else ""
-    return _UNITS.get(unit, (unit, 1.0))
+    return drawn_unit(unit, [p.metrics[name].value for p in points])
 
 
 def _spot(p: Point, names: tuple[str, str], scales: Sequence[tuple[str, float]]) -> tuple[float, float]:
@@ -384,7 +383,10 @@ def _roofs(ax: Axes, roofs: Mapping[str, float], machine: Device, spots: Sequenc
             lw=1.1,
             zorder=2,
         )
-        ax.annotate(dtype, (right, peak), (-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8.5)
+        alike = [name for name, other in roofs.items() if other == peak]
+        if alike[0] == dtype:  # one label for roofs that coincide
+            text, at = ", ".join(alike), (right, peak)
+            ax.annotate(text, at, (-2, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8.5)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(left, right)

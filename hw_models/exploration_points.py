@@ -163,20 +163,26 @@ def _metric(row: Mapping[str, Any], name: str) -> Metric:
 def named_metrics(given: Any, whose: str) -> dict[str, Metric]:
     """Return the metrics that a caller's function gives by name.
 
+    Names that differ in upper and lower case alone are one name to SQLite, and so are not told apart here either.
+
     Raises:
         ArgumentTypeError: It gives no dict, or a value is neither a number nor an Estimate.
-        ArgumentError: A name is no identifier, or one that the result table needs itself.
+        ArgumentError: A name is no identifier, one that the result table needs itself, or another one but for its case.
     """
     if not isinstance(given, Mapping):
         raise ArgumentTypeError(f"{whose} gives {given!r}; allowed: a dict of numbers or Estimates by name.")
+    seen = {name: name for name in METRICS}
     for name in given:
-        taken = name in COLUMNS or str(name).endswith(tuple(f"_{part}" for part in _PARTS))
+        folded = str(name).lower()
+        taken = folded in COLUMNS or folded.endswith(tuple(f"_{part}" for part in _PARTS))
         if not isinstance(name, str) or not name.isidentifier() or taken:
             endings = ", ".join(f"_{part}" for part in _PARTS)
             raise ArgumentError(
                 f"{whose} names a metric {name!r}; allowed: identifiers other than {', '.join(COLUMNS)}, and without "
                 f"the endings {endings}."
             )
+        if seen.setdefault(folded, name) != name:
+            raise ArgumentError(f"{whose} names a metric {name!r}; allowed: {seen[folded]!r}, or another name.")
     return {name: Metric.of(value, name) for name, value in given.items()}
 
 

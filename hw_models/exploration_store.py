@@ -9,7 +9,8 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -111,9 +112,13 @@ class SqliteStore:
         try:
             self._file.execute("PRAGMA synchronous = FULL")
             tables = {name for (name,) in self._file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.DatabaseError as error:
             self._file.close()
-            raise FileError(f"store={str(path)!r} is not a SQLite file: {error}.") from error
+            raise FileError(f"store={str(path)!r} is not a whole SQLite file: {error}.") from error
+        if damage != "ok":
+            self._file.close()
+            raise FileError(f"store={str(path)!r} is damaged: {damage}.")
         self._new = not tables
         if tables and not {"points", "settings"} <= tables:
             self._file.close()
@@ -133,11 +138,12 @@ class SqliteStore:
 
     def settings(self) -> dict[str, str] | None:
         """Return the settings."""
-        return None if self._new else dict(self._file.execute("SELECT name, value FROM settings"))
+        with self._reported():
+            return None if self._new else dict(self._file.execute("SELECT name, value FROM settings"))
 
     def begin(self, settings: Mapping[str, str]) -> None:
         """Make the tables."""
-        with _transaction(self._file):
+        with self._reported(), _transaction(self._file):
             self._file.execute("CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT)")
             self._file.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", list(settings.items()))
             self._file.execute("CREATE TABLE IF NOT EXISTS points (id TEXT PRIMARY KEY)")
@@ -146,18 +152,19 @@ class SqliteStore:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows."""
-        with closing(self._file.execute("SELECT * FROM points ORDER BY rowid")) as cursor:
+        with self._reported(), closing(self._file.execute("SELECT * FROM points ORDER BY rowid")) as cursor:
             names = [column[0] for column in cursor.description]
             for values in cursor:
                 yield dict(zip(names, values, strict=True))
 
     def add(self, batch: Sequence[Row]) -> None:
         """Write rows in one transaction."""
-        try:
-            with _transaction(self._file):
-                self._insert(batch)
-        finally:
-            self._read_columns()
+        with self._reported():
+            try:
+                with _transaction(self._file):
+                    self._insert(batch)
+            finally:
+                self._read_columns()
 
     def _insert(self, batch: Sequence[Row]) -> None:
         self._read_columns()  # another run on the same file may have added some
@@ -169,6 +176,14 @@ class SqliteStore:
             marks = ", ".join("?" * len(row))
             statement = f"INSERT OR IGNORE INTO points ({names}) VALUES ({marks})"  # noqa: S608 - checked identifiers
             self._file.execute(statement, list(row.values()))
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Say which file it was that could not be read or written."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise FileError(f"store={str(self.path)!r} cannot be read or written: {error}.") from error
 
     def close(self, complete: bool) -> None:
         """Close the file."""
@@ -217,17 +232,21 @@ class ParquetStore:
     def _read_settings(self) -> dict[str, str] | None:
         note = self.parts / "settings.json"
         if note.is_file():
-            return dict(json.loads(note.read_text(encoding="utf-8")))
+            try:
+                return dict(json.loads(note.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise FileError(f"store={str(self.path)!r}: {note} is damaged: {error}.") from error
         if not self.path.is_file():
             return None
         arrow, parquet = _pyarrow()
         try:
             metadata = parquet.read_schema(self.path).metadata or {}
-        except arrow.ArrowException as error:
-            raise FileError(f"store={str(self.path)!r} is not a Parquet file: {error}.") from error
-        if _SETTINGS.encode() not in metadata:
+            found = dict(json.loads(metadata.get(_SETTINGS.encode(), b"{}")))
+        except (arrow.ArrowException, OSError, ValueError) as error:
+            raise FileError(f"store={str(self.path)!r} is not a whole Parquet file: {error}.") from error
+        if not found:
             raise FileError(f"store={str(self.path)!r} is a Parquet file of another program.")
-        return dict(json.loads(metadata[_SETTINGS.encode()]))
+        return found
 
     def settings(self) -> dict[str, str] | None:
         """Return the settings."""
@@ -245,14 +264,21 @@ class ParquetStore:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows, each id once."""
-        _, parquet = _pyarrow()
         seen: set[str] = set()
         for file in [self.path] * self.path.is_file() + self._part_files():
-            for row in parquet.read_table(file).to_pylist():
+            for row in self._read(file):
                 if row["id"] not in seen:
                     seen.add(row["id"])
                     yield row
         self._seen = seen
+
+    def _read(self, file: Path) -> list[dict[str, Any]]:
+        arrow, parquet = _pyarrow()
+        try:
+            rows: list[dict[str, Any]] = parquet.read_table(file, page_checksum_verification=True).to_pylist()
+        except (arrow.ArrowException, OSError, ValueError) as error:
+            raise FileError(f"store={str(self.path)!r}: {file.name} is damaged or cannot be read: {error}.") from error
+        return rows
 
     def _ids(self) -> set[str]:
         if self._seen is None:
@@ -276,7 +302,10 @@ class ParquetStore:
         names = dict.fromkeys(name for row in listed for name in row)
         table = arrow.table({name: [row.get(name) for row in listed] for name in names})
         table = table.replace_schema_metadata({_SETTINGS: json.dumps(self._settings)})
-        _replace(file, lambda temporary: parquet.write_table(table, temporary))
+        try:
+            _replace(file, lambda temporary: parquet.write_table(table, temporary, write_page_checksum=True))
+        except OSError as error:
+            raise FileError(f"store={str(self.path)!r} cannot be written: {error.strerror or error}.") from error
 
     def close(self, complete: bool) -> None:
         """Put the batches together if nothing is missing; otherwise they wait for the next run."""
@@ -289,6 +318,8 @@ class ParquetStore:
             self._lock.release()
 
     def _remove_parts(self) -> None:
+        for file in self.path.parent.glob(f".{escape(self.path.name)}.*.tmp"):  # of a run killed while writing
+            file.unlink(missing_ok=True)
         if self.parts.is_dir():
             for file in [*self._part_files(), *self.parts.glob(".*.tmp"), self.parts / "settings.json"]:
                 file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
 
-from lowp._errors import ArgumentError
+from lowp._errors import ArgumentError, FileError
 from lowp.formats import parse
 from lowp.hw_models.arguments import sizes
 from lowp.hw_models.exploration import Exploration, checked_objectives
@@ -107,8 +107,12 @@ def explore(
         kept.close(complete)
     result = Exploration(found, wanted, described.skipped, described.repeated, resumed)
     if not result.compared:
-        reasons = "; ".join(dict.fromkeys(f.reason for f in result.failed[:20])) or "no point has all of them"
-        raise ArgumentError(f"objectives={list(wanted)!r} cannot be compared: {reasons.rstrip('.')}.")
+        there = sorted({name for found in result for name in found.metrics})
+        reasons = "; ".join(dict.fromkeys(f.reason for f in result.failed[:20])).rstrip(".")
+        raise ArgumentError(
+            f"objectives={list(wanted)!r} cannot be compared: no point has all of them; there are: {', '.join(there)}"
+            + (f". Reasons: {reasons}." if reasons else ".")
+        )
     return result
 
 
@@ -172,7 +176,13 @@ def _kept(store: Store, settings: dict[str, str], wanted: set[str]) -> dict[str,
             f"store holds an exploration with another {' and another '.join(other)}; allowed: the same, another file, "
             "or resume=False, which starts anew."
         )
-    return {row["id"]: row for row in store.rows() if row["id"] in wanted}
+    rows = {row["id"]: row for row in store.rows() if row["id"] in wanted}
+    for row in rows.values():
+        try:
+            Point.from_record(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"store is damaged: the row {row['id']!r} cannot be read: {error!r}.") from error
+    return rows
 
 
 def _missing(

@@ -44,6 +44,11 @@ class FpgaUnitCost(UnitCost):
     packing: Packing | None = None
 
     @property
+    def bram18(self) -> Estimate:
+        """Block RAMs, as 18 Kb halves: `bram`, under the name that designs have them by."""
+        return dict(self.fpga or ())["bram"]
+
+    @property
     def uram(self) -> Estimate:
         """UltraRAMs: none; units keep nothing but tables and registers."""
         return Estimate(0.0, 0.0, 0.0, "URAM", "static", fpga_target(self.target).title)

@@ -167,7 +167,8 @@ def fpga_decode(
 ) -> Estimate:
     """Predict the rate at which a board decodes a language model, bound by its DRAM or by the units that fit.
 
-    All weights, and keys and values of the context, are read once per step.
+    All weights, of a mixture those of the experts that are taken, and keys and values of the context, are read once
+    per step. Where a model exceeds the board's memory, the provenance says so.
 
     Args:
         model: A name of `models()` or a shape; a decoder.
@@ -200,19 +201,27 @@ def fpga_decode(
     if efficiency is not None and not 0 < efficiency <= 1:
         raise ArgumentError(f"efficiency={efficiency!r} must be above 0 and at most 1.")
     last = weights if head is None else head
-    active = shape.layers * shape.layer_weights
-    read = active * _bytes("weights", weights) + shape.head_weights * _bytes("head", last)
-    read += batch * context * shape.cache_values_per_token * _bytes("kv_cache", kv_cache)
+    other = shape.head_weights * _bytes("head", last)
+    other += batch * context * shape.cache_values_per_token * _bytes("kv_cache", kv_cache)
+    read = shape.layers * shape.weights_read(batch) * _bytes("weights", weights) + other
     reach = _efficiency() if efficiency is None else (efficiency, efficiency, efficiency)
     band = board.figure("bandwidth")
     value, low, high = (batch * b * e / read for b, e in zip((band.value, band.low, band.high), reach, strict=True))
     bound = "memory"
     if fit is not None:
         rate = fit.throughput(clock)
-        steps = 2 * (active + shape.head_weights)
+        steps = 2 * (shape.layers * shape.weights_read(1) + shape.head_weights)
         bound = "compute" if rate.value / steps < value else bound
         value, low, high = (min(x, y / steps) for x, y in ((value, rate.value), (low, rate.low), (high, rate.high)))
-    return Estimate(value, low, high, "tokens/s", bound, f"{board.title} ({band.source}); weights read once per step")
+    held = shape.layers * shape.layer_weights * _bytes("weights", weights) + other
+    source = f"{board.title} ({band.source}); weights read once per step{_shortage(board, held)}"
+    return Estimate(value, low, high, "tokens/s", bound, source)
+
+
+def _shortage(board: FpgaDevice, held: float) -> str:
+    """Say by how much a model exceeds a board's memory, where that is known."""
+    capacity = next((figure.value for name, figure in board.figures if name == "capacity"), math.inf)
+    return f"; takes {held / 1e9:.3g} GB of a memory of {capacity / 1e9:.3g} GB" if held > capacity else ""
 
 
 def _bytes(name: str, value: str | Format | float) -> float:

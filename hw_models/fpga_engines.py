@@ -52,6 +52,11 @@ class FpgaDesign:
     cycles: int = 0
     unit: FpgaUnitCost | None = None
 
+    @property
+    def bram(self) -> Estimate:
+        """Block RAMs, as 18 Kb halves: `bram18`, under the name that units have them by."""
+        return self.bram18
+
     def throughput(self, clock: float | None = None) -> Estimate:
         """Return the peak rate in operations per second, a multiply-add counting as two.
 

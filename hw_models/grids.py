@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -96,7 +97,21 @@ def grid(make: str | Callable[..., Any], /, **parameters: Any) -> Grid:
             )
     elif not callable(make):
         raise ArgumentTypeError(f"make={make!r} must be a template, a class or a function.")
+    else:
+        _check_parameters(make, parameters)
     return Grid(make, tuple((name, _values(name, given)) for name, given in parameters.items()))
+
+
+def _check_parameters(make: Callable[..., Any], parameters: Iterable[str]) -> None:
+    try:
+        signature = inspect.signature(make)
+    except ValueError:  # a built-in function
+        return
+    try:
+        signature.bind(**dict.fromkeys(parameters))
+    except TypeError as error:
+        name = getattr(make, "__name__", repr(make))
+        raise ArgumentError(f"make={name} and its parameters do not fit: {error}; allowed: {signature}.") from error
 
 
 def expanded(given: Any) -> Expansion:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp._errors import ArgumentError, ArgumentTypeError, RangeError
 from lowp.formats.block import Block
 from lowp.formats.float_format import Float
 from lowp.formats.integer import Integer
@@ -178,11 +178,17 @@ def activations_of(x: Encoded, read: Inputs, engine: LutEngine) -> Activations:
     """Return the activations that codes stand for.
 
     Raises:
-        ArgumentError: NaN or infinity among them.
+        ArgumentError: NaN or infinity among them, or numbers that an engine with rounded tables does not hold.
     """
     tokens = x.shape[0]
     if engine.table != "exact":
-        values = np.asarray(verbs.decode(replace(x, dtype=np.dtype(np.float32)))).astype(np.float64)
+        try:
+            values = np.asarray(verbs.decode(replace(x, dtype=np.dtype(np.float32)))).astype(np.float64)
+        except RangeError as error:
+            raise ArgumentError(
+                f"activations in {x.format.name!r} hold numbers that float32 does not, in which "
+                f"engine={engine.name!r} adds; round them first, such as by activation_format='float32'."
+            ) from error
         _check_finite(values)
         return Activations(values, np.ones((tokens, 1)))
     fmt = x.format

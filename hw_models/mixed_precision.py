@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from lowp._errors import ArgumentError, ArgumentTypeError, unknown_name
@@ -37,6 +38,7 @@ class PrecisionLayer:
     Raises:
         ArgumentError: No precision, one that is no format, a number that is not finite or positive, or a cost that not
             all precisions have.
+        ArgumentTypeError: Sensitivities or costs that are no dict of numbers.
 
     Example:
         >>> layer = PrecisionLayer("fc", 1000, 1000, {"int4": 0.5, "int8": 0.01})
@@ -53,6 +55,9 @@ class PrecisionLayer:
 
     def __post_init__(self) -> None:
         sizes(weights=self.weights, multiply_adds=self.multiply_adds)
+        _check_numbers("sensitivity", self.sensitivity, self.name)
+        for cost, by_precision in self.costs.items():
+            _check_numbers(f"costs[{cost!r}]", by_precision, self.name)
         if not self.sensitivity:
             raise ArgumentError(f"sensitivity={self.sensitivity!r} of layer {self.name!r} has no precision.")
         for precision, loss in self.sensitivity.items():
@@ -271,12 +276,17 @@ def latency_costs(
     return found
 
 
+def _check_numbers(what: str, given: Any, layer: str) -> None:
+    if not isinstance(given, Mapping) or not all(isinstance(number, Real) for number in given.values()):
+        raise ArgumentTypeError(f"{what}={given!r} of layer {layer!r} must be a dict of numbers by precision.")
+
+
 def _check_budgets(budgets: Any) -> None:
     if not isinstance(budgets, Mapping) or not budgets:
         raise ArgumentTypeError(f"budgets={budgets!r} must be a dict of at least one limit by cost.")
     for name, limit in budgets.items():
-        if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
-            raise ArgumentError(f"budgets[{name!r}]={limit!r} must be positive and finite.")
+        if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 <= float(limit) < math.inf:
+            raise ArgumentError(f"budgets[{name!r}]={limit!r} must be finite and not negative.")
 
 
 def _formats(precision: str) -> tuple[Any, Any]:

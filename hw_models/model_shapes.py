@@ -85,6 +85,16 @@ class Transformer:
         expert = self.hidden * self.ffn * (3 if self.gated else 2)
         return attention + self.experts * expert + (self.experts * self.hidden if self.experts > 1 else 0)
 
+    def experts_read(self, tokens: int) -> int:
+        """Return how many experts of a layer so many tokens go through, on average, if all are as likely."""
+        share = self.active_experts / self.experts
+        return max(self.active_experts, round(self.experts * (1 - (1 - share) ** tokens)))
+
+    def weights_read(self, tokens: int) -> int:
+        """Return the weights of the products of one layer that so many tokens read: of a mixture, not all experts'."""
+        unread = self.experts - self.experts_read(tokens)
+        return self.layer_weights - unread * self.hidden * self.ffn * (3 if self.gated else 2)
+
     @property
     def head_weights(self) -> int:
         """Weights of the last layer, also where it is tied to the embedding."""

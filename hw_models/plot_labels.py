@@ -1,15 +1,36 @@
-"""Labels of points in a plot, placed where they cover little."""
+"""Labels in a plot: of points, placed where they cover little, and the units of axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Spot = tuple[float, float]
+_SMALL = {"p": 1e-12, "n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0}
+#: What metrics are drawn in, the smallest unit first, by the unit they have.
+_UNITS = {
+    "m2": {"µm²": 1e-12},
+    "s": {f"{prefix}s": size for prefix, size in _SMALL.items()},
+    "J": {f"{prefix}J": size for prefix, size in _SMALL.items()},
+    "B": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+}
+
+
+def drawn_unit(unit: str, values: Iterable[float]) -> tuple[str, float]:
+    """Return the unit that values are drawn in, the largest that is not above all of them, and the factor to it.
+
+    Example:
+        >>> drawn_unit("s", [0.002, 0.0005])
+        ('ms', 1000.0)
+    """
+    largest = max(filter(math.isfinite, values), default=0.0)
+    known = _UNITS.get(unit, {unit: 1.0})
+    fitting = [label for label, size in known.items() if size <= largest][-1:] or list(known)[:1]
+    return fitting[0], 1 / known[fitting[0]]
 
 
 def place_labels(ax: Axes, labels: Sequence[tuple[str, Spot]], points: Sequence[Spot]) -> None:

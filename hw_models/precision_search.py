@@ -14,6 +14,10 @@ from lowp._errors import ArgumentError, Error
 #: Points of a front that are kept while it is built.
 MAX_POINTS = 100_000
 _BISECTIONS = 100
+#: Assignments that may be cut off because they pass a limit by less than the solver's tolerances.
+_CUTS = 100
+#: The largest loss as the solver sees it, whose gap is 1e-6.
+_RESOLUTION = 1e6
 
 
 class Problem(NamedTuple):
@@ -34,34 +38,46 @@ Found = tuple[list[int], bool] | None
 def integer_program(problem: Problem, limits: Sequence[float]) -> Found:
     """Return the optimal choices by scipy's mixed-integer solver, HiGHS; None if no choices keep the limits.
 
-    The solver's tolerances may let limits pass by a part in a million; limits are then tightened until they are kept.
+    The solver has tolerances of a part in a million, of the loss and of the limits. It is given what choices lose and
+    cost above the least of their variable, so that these are parts of what is at stake, not of the whole; choices that
+    pass a limit all the same are cut off one by one.
     """
     optimize = _scipy()
     flat = [(v, c) for v, losses in enumerate(problem.losses) for c in range(len(losses))]
-    loss = np.array([problem.losses[v][c] for v, c in flat])
-    scale = float(np.abs(loss).max()) or 1.0
+    loss = np.array([problem.losses[v][c] - min(problem.losses[v]) for v, c in flat])
     one_each = np.array([[float(v == variable) for v, _ in flat] for variable in range(len(problem.losses))])
-    spent = np.array([[problem.costs[v][c][i] / limit for v, c in flat] for i, limit in enumerate(limits)])
-    for slack in (0.0, 1e-9, 1e-7, 1e-6, 1e-5):
+    spent, room = _above_least(problem, limits, flat)
+    allowed = (spent <= room[:, None]).all(axis=0)
+    spent = np.divide(spent, room[:, None], out=np.zeros_like(spent), where=room[:, None] > 0)
+    constraints = [optimize.LinearConstraint(one_each, 1, 1), optimize.LinearConstraint(spent, -np.inf, 1)]
+    for _ in range(_CUTS):
         solved = optimize.milp(
-            loss / scale,
+            loss * (_RESOLUTION / (float(loss.max()) or 1.0)),
             integrality=np.ones(len(flat)),
-            bounds=optimize.Bounds(0, 1),
-            constraints=[
-                optimize.LinearConstraint(one_each, 1, 1),
-                optimize.LinearConstraint(spent, -np.inf, 1 - slack),
-            ],
+            bounds=optimize.Bounds(0, allowed.astype(float)),
+            constraints=constraints,
             options={"mip_rel_gap": 0.0},
         )
         if solved.status == 2:
             return None
         if solved.x is None:
             raise Error(f"scipy's milp found nothing: {solved.message}")
-        chosen = {v: c for (v, c), x in zip(flat, solved.x, strict=True) if x > 0.5}
-        choices = [chosen[v] for v in range(len(problem.losses))]
+        taken = solved.x > 0.5
+        choices = [c for (_, c), one in zip(flat, taken, strict=True) if one]
         if keeps(problem, choices, limits):
             return choices, solved.status == 0
-    return None
+        constraints.append(optimize.LinearConstraint(taken.astype(float), -np.inf, len(choices) - 1))
+    raise Error(f"scipy's milp found {_CUTS} assignments that pass the limits by less than its tolerances.")
+
+
+def _above_least(
+    problem: Problem, limits: Sequence[float], flat: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return by limit what each choice costs above the least of its variable, and how much there is for all of them."""
+    least = [[min(choice[i] for choice in choices) for i in range(len(limits))] for choices in problem.costs]
+    spent = [[problem.costs[v][c][i] - least[v][i] for v, c in flat] for i in range(len(limits))]
+    room = [max(0.0, limit - math.fsum(row[i] for row in least)) for i, limit in enumerate(limits)]
+    return np.array(spent), np.array(room)
 
 
 def _scipy() -> Any:

@@ -6,7 +6,7 @@ Their structure follows the papers as far as they tell it; what is assumed is sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lowp._errors import ArgumentError, unknown_name
 from lowp.formats import Float, parse
@@ -29,6 +29,7 @@ class ProcessingElement:
         steps: (weights, steps) pairs: in how many steps it makes `datapath.lanes` products with such weights.
         source: Where it was published.
         assumed: What the model assumes about it beyond the publication.
+        seldom: Blocks that do not work for every product, each with the products between two uses.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ProcessingElement:
     steps: tuple[tuple[str, float], ...]
     source: str
     assumed: str
+    seldom: tuple[tuple[Block, float], ...] = ()
 
     def cost(self, target: str = "n28") -> UnitCost:
         """Price the element on a target; see `dot_unit`."""
@@ -54,13 +56,18 @@ class ProcessingElement:
         raise ArgumentError(unknown_name("weights", weights, [name for name, _ in self.steps]))
 
     def energy_per_product(self, weights: str, target: str = "n28") -> Estimate:
-        """Return the energy of one product and its share of the sum.
+        """Return the energy of one product and its share of the sum, and of blocks that work for many products at once.
 
         Raises:
             ArgumentError: The element does not multiply such weights.
             FormatError: The target has no coefficients of energy.
         """
-        return self.cost(target).energy * (1 / self.products_per_step(weights))
+        seldom = dict(self.seldom)
+        often = tuple(block for block in self.datapath.blocks if block not in seldom)
+        energy = price(replace(self.datapath, blocks=often), target).energy * (1 / self.products_per_step(weights))
+        for block, products in self.seldom:
+            energy = energy + price(replace(self.datapath, blocks=(block,)), target).energy * (1 / products)
+        return energy
 
     def describe(self) -> str:
         """Return the element's blocks, source and assumptions as text."""
@@ -82,7 +89,7 @@ def processing_element(name: str) -> ProcessingElement:
     """Return a published processing element.
 
     Args:
-        name: One of `processing_elements()`.
+        name: One of `processing_elements()`; also as papers write it, such as "XR-NPE".
 
     Raises:
         ArgumentError: The name is unknown.
@@ -92,9 +99,10 @@ def processing_element(name: str) -> ProcessingElement:
         >>> element.products_per_step("int8"), element.products_per_step("fp4")
         (1.0, 2.0)
     """
-    if name not in _BUILDERS:
+    found = str(name).strip().lower().replace("-", "_")
+    if found not in _BUILDERS:
         raise ArgumentError(unknown_name("name", name, processing_elements()))
-    return _BUILDERS[name](name)
+    return _BUILDERS[found](found)
 
 
 def _unit(blocks: list[Block], a: str, b: str, lanes: int, product: int, stored: int) -> Datapath:
@@ -153,15 +161,21 @@ def _bitmod(name: str) -> ProcessingElement:
     )
 
 
+#: Products of a group, which share a scale.
+_MIXPE_GROUP = 128
+
+
 def _mixpe(name: str) -> ProcessingElement:
     """An int8 activation times an int4 weight by shifting and adding; dequantization once per group of sums."""
-    unit = datapath("int8", "int4_g128", lanes=1, accumulator="float32")
-    kept = [b for b in unit.blocks if b.role in ("scale", "register", "normalise")]
+    unit = datapath("int8", f"int4_g{_MIXPE_GROUP}", lanes=1, accumulator="float32")
+    operands = [b for b in unit.of_role("register") if b["bits"] in (8, 4)]
+    dequantize = [b for b in unit.blocks if b.role != "multiply" and b not in operands]
     blocks = [
         Block.of("multiplier", "multiply", ma=8, mb=1),
         Block.of("shifter", "multiply", label="by the weight's bit", bits=12, positions=4),
         Block.of("adder", "accumulate", label="group's sum", bits=20),
-        *kept,
+        *dequantize,
+        *operands,
         Block.of("register", "register", label="group's sum", bits=20),
     ]
     return ProcessingElement(
@@ -170,7 +184,9 @@ def _mixpe(name: str) -> ProcessingElement:
         _unit(blocks, "int8", "int4", 1, 12, 32),
         (("int4", 4), ("int8", 8)),
         "MixPE, arXiv 2411.16158",
-        "one bit of the weight per step; the group's scale is applied by one multiplier per element",
+        f"one bit of the weight per step; the group's scale is applied by one multiplier per element, once in "
+        f"{_MIXPE_GROUP} products",
+        tuple((block, _MIXPE_GROUP) for block in dequantize),
     )
 
 
@@ -201,21 +217,27 @@ def _dint(name: str) -> ProcessingElement:
     )
 
 
+#: Magnitudes of an 8-bit weight, and the weights that an activation is multiplied by.
+_AXLLM_MAGNITUDES, _AXLLM_WEIGHTS = 128, 4096
+
+
 def _axllm(name: str) -> ProcessingElement:
     """A multiplier whose products with each weight value are kept, and read where the value comes again."""
     unit = datapath("int8", "int8", accumulator="int32")
-    blocks = [
-        *unit.blocks,
-        Block.of("register", "register", label="products kept", bits=128 * 16),
-        Block.of("selector", "multiply", label="choice of a product", inputs=128, bits=16),
-    ]
+    multiplier = unit.of_role("multiply")
+    kept = Block.of("register", "register", label="products kept", bits=_AXLLM_MAGNITUDES * 16)
+    choice = Block.of("selector", "multiply", label="choice of a product", inputs=_AXLLM_MAGNITUDES, bits=16)
+    blocks = [*unit.blocks, kept, choice]
     return ProcessingElement(
         name,
         "AxLLM element that reuses products",
         _unit(blocks, "int8", "int8", 1, 16, 32),
         (("int8", 1),),
         "AxLLM",
-        "128 magnitudes, a product of 16 bits each; no figures of the element were published where we could read them",
+        f"{_AXLLM_MAGNITUDES} magnitudes, a product of 16 bits each, all of which occur among the {_AXLLM_WEIGHTS} "
+        "weights that an activation is multiplied by, and are multiplied and written once; no figures of the element "
+        "were published where we could read them",
+        (*((block, _AXLLM_WEIGHTS / _AXLLM_MAGNITUDES) for block in multiplier), (kept, _AXLLM_WEIGHTS)),
     )
 
 

@@ -55,7 +55,7 @@ def from_qonnx(name: Any) -> Format:
     if text in _NAMED:
         return parse(_NAMED[text])
     for pattern, build in _READERS:
-        found = re.fullmatch(pattern, text)
+        found = re.fullmatch(pattern, text, re.ASCII)
         if found:
             return build(*(int(group) for group in found.groups() if group is not None))
     close = get_close_matches(text.upper(), [*_NAMED, *_FORMS], n=1, cutoff=0.5)

@@ -109,6 +109,8 @@ def _walk(jaxpr: Any, walk: _Walk, weights: dict[Any, int], count: int, path: st
                 weights |= {v: w for v, w in zip(eqn.outvars, results, strict=False) if w is not None}
         elif name in _OPAQUE:
             raise ArgumentError(f"program calls {name}, which multiplies matrices in a way that is not known here.")
+        elif any(isinstance(p, tuple) and any(map(_is_jaxpr, p)) for p in eqn.params.values()):
+            raise ArgumentError(f"program calls {name}, which runs programs in a way that is not known here.")
         elif name not in _FREE:
             _pass(eqn, walk, count, path)
         if name in _VIEWS:
@@ -118,9 +120,22 @@ def _walk(jaxpr: Any, walk: _Walk, weights: dict[Any, int], count: int, path: st
 
 
 def _inner(eqn: Any) -> list[Any]:
-    """Return the jaxprs that an equation calls: jit, remat, custom derivatives, and the like; the first if several."""
-    found = [getattr(p, "jaxpr", p) for p in eqn.params.values() if isinstance(p, core.ClosedJaxpr | core.Jaxpr)]
-    return found[:1]
+    """Return the jaxprs that an equation calls: jit, remat, custom derivatives, and the like; the first if several.
+
+    Not those of two numbers that combine the elements of an array, such as of a reduction: that is a pass over memory.
+    """
+    found = [getattr(p, "jaxpr", p) for p in eqn.params.values() if _is_jaxpr(p)]
+    of_numbers = found and not any(_shape(v) for v in found[0].invars) and any(_shape(v) for v in eqn.invars)
+    return [] if of_numbers else found[:1]
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return isinstance(x, core.ClosedJaxpr | core.Jaxpr)
+
+
+def _shape(var: Any) -> tuple[int, ...]:
+    """Return the shape of a variable, or of what a reference refers to."""
+    return tuple(getattr(getattr(var.aval, "inner_aval", var.aval), "shape", ()))
 
 
 def _inside(inner: Any, invars: Any, walk: _Walk, weights: dict[Any, int], count: int, path: str) -> list[int | None]:
@@ -215,6 +230,14 @@ def _cond(eqn: Any, walk: _Walk, weights: dict[Any, int], count: int, path: str)
     most = max(found, key=lambda w: (Workload("", tuple(w.operations)).multiply_adds, len(w.operations)))
     walk.operations += most.operations
     walk.multiplied |= most.multiplied
+
+
+def _linear_solve(eqn: Any, walk: _Walk, weights: dict[Any, int], count: int, path: str) -> None:
+    """Record the solver of `custom_linear_solve`; its other programs are for derivatives."""
+    constants = eqn.params["const_lengths"]
+    first = constants.matvec + constants.vecmat
+    read = [*eqn.invars[first : first + constants.solve], *eqn.invars[sum(constants) :]]
+    _inside(eqn.params["jaxprs"].solve.jaxpr, read, walk, weights, count, f"{path}solve.")
 
 
 def _add(walk: _Walk, kind: str, m: int, n: int, k: int, *, count: int, name: str, role: str, **more: int) -> None:
@@ -322,4 +345,5 @@ _RECORDED = {
     "conv_general_dilated": _convolution,
     "while": _while,
     "cond": _cond,
+    "custom_linear_solve": _linear_solve,
 }

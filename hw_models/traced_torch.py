@@ -326,8 +326,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def attention(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> None:
         """Record fused attention: queries [..., heads, rows, size], keys and values of as many or fewer heads."""
-        *batch, heads, rows, size = (1, *query.shape) if query.dim() == 3 else query.shape
-        kv_heads, keys = (1, *key.shape)[-3] if key.dim() == 2 else key.shape[-3], key.shape[-2]
+        shapes = [(*(1,) * (3 - t.dim()), *t.shape) for t in (query, key, value)]
+        batch = torch.broadcast_shapes(*(s[:-3] for s in shapes))  # type: ignore[no-untyped-call]
+        (heads, rows, size), (kv_heads, keys) = shapes[0][-3:], shapes[1][-3:-1]
         shared = max(1, heads // kv_heads)
         pairs = shared * sum(min(row + 1, keys) for row in range(rows)) if causal else 0
         sizes = (shared * rows, keys, (size + value.shape[-1] + 1) // 2)

@@ -211,8 +211,7 @@ def _feed_forward(run: _Run) -> Iterator[Operation]:
 
 def _active(run: _Run) -> int:
     """Experts that some token goes to, on average over random routing."""
-    share = run.shape.active_experts / run.shape.experts
-    return max(run.shape.active_experts, round(run.shape.experts * (1 - (1 - share) ** run.tokens)))
+    return run.shape.experts_read(run.tokens)
 
 
 def _all_reduce(run: _Run, name: str) -> Iterator[Operation]:

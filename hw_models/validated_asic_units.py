@@ -103,9 +103,9 @@ def _ratio(first: str, second: str) -> float:
     return _fused(first) / _fused(second)
 
 
-predicts("f40a_posit8")(partial(_ratio, "posit8_es1", "float8_e4m3fn"))
-predicts("f40b_posit16")(partial(_ratio, "posit16_es1", "float16"))
-predicts("f40c_posit32")(partial(_ratio, "posit32_es2", "float32"))
+predicts("f40a_posit8")(partial(_ratio, "posit8_es4", "float8_e4m3fn"))
+predicts("f40b_posit16")(partial(_ratio, "posit16_es5", "float16"))
+predicts("f40c_posit32")(partial(_ratio, "posit32_es8", "float32"))
 predicts("f41a_fp16_over_fp8")(partial(_ratio, "float16", "float8_e4m3fn"))
 predicts("f41b_fp32_over_fp8")(partial(_ratio, "float32", "float8_e4m3fn"))
 

@@ -18,6 +18,12 @@ AREAS = ("gpu", "fpga", "lut", "asic", "cpu")
 KINDS = ("identity", "analytic", "performance", "ordinal")
 #: `reproduced`: within the tolerance. `missed`: predicted, not within it. The other two: not predicted, for a reason.
 STANDINGS = ("reproduced", "missed", "open", "out of reach")
+#: What a prediction owes to the number itself; "" is nothing.
+BASES = {
+    "": "the number was not used",
+    "fitted": "a coefficient of the model is fitted to it, or to figures that it is among or made of",
+    "stored": "the model's data hold it as it is published",
+}
 
 Prediction = Callable[[], float]
 _PREDICTIONS: dict[str, Prediction] = {}
@@ -41,6 +47,7 @@ class Check:
         standing: "reproduced", "missed", "open" or "out of reach", as the data says.
         source: Who published it, and where.
         reason: Why it is not reproduced; else empty.
+        basis: What the prediction owes to the number, "fitted", "stored" or, if nothing, "": see `BASES`.
     """
 
     key: str
@@ -55,6 +62,7 @@ class Check:
     standing: str
     source: str
     reason: str
+    basis: str = ""
 
     @property
     def error(self) -> float:
@@ -124,4 +132,5 @@ def _check(area: str, row: dict[str, str]) -> Check:
         row["standing"],
         row["source"],
         row["reason"],
+        row["basis"],
     )

@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable
 
-from lowp.hw_models.validation import AREAS, Check, validate
+from lowp.hw_models.validation import AREAS, BASES, Check, validate
 
 _TITLES = {
     "gpu": "GPUs and TPUs",
@@ -24,6 +24,9 @@ models give: {standings}. Every prediction calls the models as a user would; `lo
 them again. "Missed" means predicted, but not within the tolerance; "open" means not predicted, for the reason given.
 Kinds: an identity is exact arithmetic on published figures, analytic a model against published or synthesised hardware,
 performance against measured time or power, ordinal an order.
+
+Not every number reproduced is a test. Of {fitted} of them the kind adds "fitted": {BASES[fitted]}; of {stored}
+"stored": {BASES[stored]}. The other {independent} were not used.
 
 Written by `lowp cost --validate --markdown`.
 """
@@ -42,7 +45,9 @@ def validation_page(checks: Iterable[Check] | None = None) -> str:
     found = list(validate() if checks is None else checks)
     counts = Counter(check.standing for check in found)
     standings = ", ".join(f"{count} {standing}" for standing, count in counts.most_common())
-    parts = [_wrapped(_PAGE.format(count=len(found), standings=standings))]
+    basis = Counter(check.basis or "independent" for check in found if check.standing == "reproduced")
+    owing = {name: basis[name] for name in ("fitted", "stored", "independent")}
+    parts = [_wrapped(_PAGE.format(count=len(found), standings=standings, BASES=BASES, **owing))]
     for area in AREAS:
         rows = [check for check in found if check.area == area]
         if rows:
@@ -64,7 +69,8 @@ def _table(checks: Iterable[Check]) -> list[str]:
         if check.standing != "reproduced":
             source += f" **{check.standing.capitalize()}**: {_sentence(check.reason)}"
         cells = (quantity, _number(check.published), _number(check.predicted), _off(check), _allowed(check))
-        lines.append("| " + " | ".join(_cell(c) for c in (*cells, check.kind, source)) + " |")
+        kind = f"{check.kind}, {check.basis}" if check.basis else check.kind
+        lines.append("| " + " | ".join(_cell(c) for c in (*cells, kind, source)) + " |")
     return lines
 
 

@@ -32,10 +32,9 @@ def applies(fmt: ScalarFormat, mode: Rounding) -> bool:
 
 def can_be_added(fmt: ScalarFormat) -> bool:
     """Whether one float32 addition rounds to the format's numbers."""
-    if isinstance(fmt, Float):
-        return (
-            fmt.subnormals and fmt.mantissa_bits >= 1 and fits_float32(fmt) and fmt.emax + 24 - fmt.mantissa_bits <= 127
-        )
+    if isinstance(fmt, Float):  # with 23 bits the sum would have one too few
+        short = 1 <= fmt.mantissa_bits <= 22 and fmt.emax + 24 - fmt.mantissa_bits <= 127
+        return fmt.subnormals and short and fits_float32(fmt)
     if isinstance(fmt, Integer | Fixed):
         return 1 < fmt.bits <= 20 and fits_float32(fmt) and abs(fmt.fraction_bits) <= 80
     return False
@@ -43,7 +42,7 @@ def can_be_added(fmt: ScalarFormat) -> bool:
 
 def has_float32_exponents(fmt: ScalarFormat) -> bool:
     """Whether a format is float32 with fewer mantissa bits, as bfloat16 and TF32."""
-    if not isinstance(fmt, Float):
+    if not (isinstance(fmt, Float) and fits_float32(fmt)):  # some have numbers where float32 has infinity
         return False
     return fmt.exponent_bits == 8 and fmt.bias == 127 and 1 <= fmt.mantissa_bits <= 22 and fmt.subnormals and fmt.signed
 

@@ -135,7 +135,7 @@ def _codes(values: Any, codes: Any, how: Any, to_quanta: Any) -> Any:
         b = bits[i]
         mag = np.int32(b & np.int32(0x7FFFFFFF))
         some |= mag > np.int32(0x7F800000)
-        small = np.int32(min(abs(values[i]), np.float32(1.0e9)) * to_quanta)
+        small = np.int32(min(np.float32(abs(values[i]) * to_quanta), np.float32(1.0e9)))
         c = np.int32(np.int32(mag >> shift) - base) if mag >= normal else small
         c = infinity if mag == np.int32(0x7F800000) else c
         c = np.int32(c | sign_code) if b < 0 else c

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lowp.rounding._stochastic_kernels import _bits
+
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
@@ -14,11 +16,6 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 _PIECE = 1024
 _SIGN = -0x8000000000000000
 _EXPONENT = 0x7FF0000000000000
-
-
-@_inline
-def _bits(value: Any) -> Any:
-    return np.float64(value).view(np.int64)
 
 
 @_inline

@@ -14,6 +14,7 @@ from numba.extending import overload
 from lowp.rounding._fast_directed_kernels import rounded_and_corrected
 from lowp.rounding._fast_stochastic_kernels import _round_randomly
 from lowp.rounding._lane_kernels import (
+    _TINY,
     STRANGE,
     given_factors,
     largest_of_tiles,
@@ -31,9 +32,6 @@ from lowp.rounding._lane_kernels import (
 from lowp.rounding._lane_random_kernels import quotients_by_carries, rounded_by_carries, truncated_quotients
 from lowp.rounding._stochastic_kernels import fill_words
 from lowp.rounding._tile_kernels import float32_scales, nvfp4_scales, power_of_two_scales, rounded_scales
-
-#: Stands for a number too small to tell from zero: less than any part of a quantum that a mode looks at.
-_TINY = np.float32(2.0**-100)
 
 
 class Power(NamedTuple):

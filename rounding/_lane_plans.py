@@ -13,14 +13,13 @@ from lowp.formats.integer import Fixed, Integer
 from lowp.rounding._grids import Grid
 from lowp.rounding._scalar import encode_values
 from lowp.rounding._tile_recipes import Numbers, ScaleRule, magnitudes, nvfp4_plan
-from lowp.rounding.modes import Rounding, rounding
+from lowp.rounding.modes import Rounding
 from lowp.rounding.recipes import scale_request
 
 #: The kind of scaling for each rule that lanes follow.
 _LANE_KINDS = {"power_of_two": 0, "nvfp4_te": 1, "quotient": 2, "rounded": 2}
 #: How scales that are in a format become its codes.
 _EXACT = scale_request("ties_to_even")
-_NEAREST = rounding("ties_to_even")
 
 
 def lanes_of(fmt: Block, mode: Rounding, rule: ScaleRule, grid: Grid) -> Any:

@@ -16,7 +16,6 @@ import numpy as np
 from lowp.rounding._dispatch import is_jax, is_torch
 
 Arrays = tuple[Any, ...]
-_WIDTHS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
 class Namespace:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from lowp.rounding._namespaces import Namespace
 
 MANTISSA = {32: 23, 64: 52}
-BIAS = {32: 127, 64: 1023}
 INFINITE = {32: 0x7F800000, 64: 0x7FF0000000000000}
 MASK = {32: 0x7FFFFFFF, 64: 0x7FFFFFFFFFFFFFFF}
 SIGN = {32: -0x80000000, 64: -0x8000000000000000}

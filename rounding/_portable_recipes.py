@@ -37,8 +37,6 @@ from lowp.rounding.request import Request
 
 #: Rounding modes of the recipes that round a quotient; the others make powers of two.
 _ROUNDED = {"rceil": "toward_positive", "round": "ties_to_even"}
-#: Numbers that XLA reduces in one loop with what makes them.
-_LONG = 32
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from lowp.rounding._thresholds import codebook_table
 from lowp.rounding.modes import Rounding
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
-_inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 
 def significant_bits(fmt: ScalarFormat) -> int:

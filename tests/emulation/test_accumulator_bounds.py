@@ -355,3 +355,13 @@ class TestProofs:
         assert isinstance(found, CounterExample)
         assert found.result == np.inf
         assert "wrapped" not in found.why
+
+
+def test_units_stand_for_their_accumulators():
+    name = "hopper/wgmma_m64n8k32/e4m3_e4m3/f32"
+    unit, weights = lowp.matrix_unit(name), lowp.array(np.linspace(-400.0, 400.0, 64), "fp8")
+    want = prove_no_overflow(unit.accumulator, weights, "fp8")
+    assert isinstance(want, Proof)
+    assert prove_no_overflow(name, weights, "fp8") == prove_no_overflow(unit, weights, "fp8") == want
+    with pytest.raises(lowp.ArgumentError, match="unit='hopper/none'"):
+        prove_no_overflow("hopper/none", weights, "fp8")

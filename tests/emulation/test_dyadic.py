@@ -13,6 +13,7 @@ import pytest
 import lowp
 from lowp.emulation import _integer_arithmetic
 from lowp.emulation.dyadic import DyadicScale
+from lowp.formats.parse import parse
 
 HALF = Fraction(1, 2)
 #: mode -> whether floor goes up by one, from the value, its floor and the rest, which is not zero.
@@ -169,3 +170,14 @@ def test_the_integer_arithmetic_has_no_division_and_no_float():
         assert not isinstance(getattr(node, "value", None), float)
         for name in (getattr(node, "id", ""), getattr(node, "attr", "")):
             assert "float" not in str(name)
+
+
+@pytest.mark.parametrize("fmt", ["uint32", "int32", "uint8"])
+@pytest.mark.parametrize("shift", [-30, -31, -32, -33, -71])
+def test_scales_beyond_the_accumulator_saturate_all_but_zero(fmt, shift):
+    scale = DyadicScale(np.array(1), np.array(shift))
+    z = [-(2**31), -1, 0, 1, 2, 2**31 - 1]
+    form = parse(fmt)
+    want = [min(max(x << -shift, int(form.min)), int(form.max)) for x in z]
+    assert scale.apply(z, fmt).tolist() == want
+    assert scale.emulate(z, fmt).tolist() == want

@@ -223,6 +223,16 @@ class TestTorch:
         compiled(a, b, p, q)[0].sum().backward()
         assert self.torch.equal(a.grad, self.torch.ones(4, 5) @ b.T)
 
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("role", ["accumulator", "unit"])
+    def test_what_a_compiler_has_not_filled_in_is_refused(self, rng, role):
+        a, b = self.tensors(tamed(rng, "e4m3fn", 4, 40), tamed(rng, "e4m3fn", 40, 5))
+        given = {"accumulator": lowp.Accumulator(), "unit": lowp.matrix_unit(HOPPER)}[role]
+        made = {"format": "float16"} if role == "accumulator" else {"name": "mine"}
+        program = self.torch.compile(lambda a, b: lowp.matmul(a, b, **{role: replace(given, **made)}), backend="eager")
+        with pytest.raises(Exception, match=f"{role} is made inside of a function that torch compiles"):
+            program(a, b)
+
     def test_the_portable_code_takes_tensors(self, rng):
         unit = lowp.matrix_unit(HOPPER)
         a, b, c = operands(rng, unit, 70)

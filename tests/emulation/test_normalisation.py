@@ -180,3 +180,25 @@ def test_the_statistics_can_be_read() -> None:
 def test_wrong_arguments(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(lowp.Error, match=message):
         layer_norm([[1.0, 2.0]], "float16", **keywords)
+
+
+@pytest.mark.parametrize("fmt", ["float16", "float64", "takum64"])
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+def test_a_row_of_zeros_without_eps_is_no_number_in_any_format(norm, fmt):
+    found = norm([[0.0, 0.0], [3.0, -3.0]], fmt, eps=0)
+    assert np.isnan(found.values[0]).all()
+    assert found.values[1].tolist() == [1.0, -1.0]
+    assert found.statistics.failed == 0
+    assert found.statistics.max_absolute_error == 0
+
+
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+@pytest.mark.parametrize("x", [[1e200, -1e200], [1e-200, -1e-200]])
+def test_errors_count_where_float64_does_not_hold_the_squares(norm, x):
+    found = norm(x, "e11m4", eps=0)
+    statistics = found.statistics
+    if x[0] > 1:  # squares are infinite, so outputs are zero; the exact ones are one
+        assert found.values.tolist() == [0.0, -0.0]
+        assert statistics.max_absolute_error == 1.0
+    else:  # squares are zero
+        assert statistics.failed == 2

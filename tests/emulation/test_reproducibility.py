@@ -136,3 +136,25 @@ class TestLayerCast:
         assert plain.differing > 0.3
         top = cast.results.argmax(axis=-1)
         assert all(np.array_equal(p, q) for p, q in pairwise(top))
+
+
+def test_long_permutations_have_short_names_of_their_own(operands):
+    a, b = operands
+    rng = np.random.default_rng(3)
+    orders = [tuple(rng.permutation(512).tolist()), rng.permutation(512), (1, 0)]
+    orders.append((*orders[0][:-2], orders[0][-1], orders[0][-2]))  # begins as the first one does
+    report = reproducibility(a, b, accumulator="float16", orders=orders, splits=())
+    assert len(report.variants) == 5
+    assert [v.name for v in report.variants][3] == "order (1, 0)"
+    assert max(map(len, str(report).splitlines())) < 120
+
+
+@pytest.mark.parametrize("given", [{"groups": 4}, {"splits": 2}, {"seeds": 1}, {"orders": "pairwise"}])
+def test_one_where_several_are_asked_for(operands, given):
+    with pytest.raises(lowp.ArgumentTypeError, match=f"{next(iter(given))}=.* must be several"):
+        reproducibility(*operands, accumulator="float16", **given)
+
+
+def test_a_way_does_not_take_the_name_of_another(operands):
+    with pytest.raises(lowp.ArgumentError, match="ways holds 'first'"):
+        reproducibility(*operands, accumulator="float16", ways={"first": "float32"})

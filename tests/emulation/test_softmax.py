@@ -316,3 +316,23 @@ def test_exponents_of_any_size_in_two_passes(fmt: str, by: str | None) -> None:
     if by is None:
         equal = softmax([[1e15, 1e15, 0.0], [-1e15, -1e15, -3e15]], fmt, "two_pass", overflow="saturate").values
         assert equal[:, :2] == pytest.approx(0.5, abs=0.02)
+
+
+def test_inputs_of_any_kind_are_read_alike() -> None:
+    torch = pytest.importorskip("torch")
+    plain = np.asarray(lowp.quantize(np.random.default_rng(5).normal(size=(3, 64)).astype(np.float32), "bfloat16"))
+    want = softmax(plain, "bfloat16").values
+    tensor = torch.from_numpy(plain)
+    given = {
+        "bfloat16": tensor.bfloat16(),
+        "with a gradient": tensor.clone().requires_grad_(),
+        "array": lowp.array(plain, "bfloat16"),
+        "codes": lowp.encode(plain, "bfloat16"),
+        "codes in a tensor": lowp.encode(tensor, "bfloat16"),
+    }
+    for name, x in given.items():
+        assert_bits_equal(softmax(x, "bfloat16").values, want, err_context=name)
+    for blocks in (lowp.encode(plain, "mxfp8_e4m3"), lowp.encode(tensor, "mxfp8_e4m3")):
+        assert_bits_equal(
+            softmax(blocks, "bfloat16").values, softmax(np.asarray(lowp.decode(blocks)), "bfloat16").values
+        )

@@ -124,6 +124,15 @@ def test_registered_formats_have_the_widths_of_the_emulator(fmt, terms):
         assert found.product_bits == width.bits
 
 
+@pytest.mark.parametrize("bits", [8, 16, 17, 24])
+@pytest.mark.parametrize(
+    "make", [lambda bits: Integer(bits, symmetric=True), lambda bits: Fixed(bits, 3, symmetric=True)]
+)
+def test_the_code_below_the_least_number_counts_in_symmetric_formats_of_all_sizes(make, bits):
+    width = safe_width(make(bits), make(bits), terms=1)
+    assert width.bits == hw.datapath(make(bits), accumulator="exact").accumulator_bits == 2 * bits
+
+
 @pytest.mark.parametrize("fmt", ["mxfp4", "mxint8", "mxfp8", "nvfp4", "int4_g128", "msfp12"])
 def test_exact_sums_of_scaled_blocks_have_the_widths_of_the_emulator(fmt):
     block = parse(fmt)

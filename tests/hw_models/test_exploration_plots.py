@@ -60,7 +60,7 @@ def test_intervals_are_drawn(found: hw.Exploration) -> None:
 
 def test_other_metrics_can_be_drawn(found: hw.Exploration) -> None:
     ax = found.plot("time", "sqnr")
-    assert ax.get_xlabel() == "time, ms (lower is better)"
+    assert ax.get_xlabel() == "time, µs (lower is better)"
     assert ax.get_ylabel() == "sqnr, dB (higher is better)"
     assert sum(map(len, marks(ax).values())) == 18
     for wrong in (("area", "tyme"), ("cost", None)):
@@ -109,3 +109,20 @@ def test_figures_can_be_saved(found: hw.Exploration, tmp_path: Path) -> None:
     from lowp.plots import save
 
     assert save(found.plot(), tmp_path / "front.svg").read_text().startswith("<?xml")
+
+
+def test_roofs_that_coincide_share_a_label() -> None:
+    ax = hw.plot_roofline("h100", ["int8", "bfloat16", "fp8"], [(64, 4096, 4096)])
+    assert [text.get_text() for text in ax.texts if "memory" not in text.get_text()] == ["int8, fp8", "bfloat16"]
+
+
+def test_axes_are_in_units_that_suit_the_numbers() -> None:
+    small, large = (
+        hw.explore({"formats": "fp8", "devices": "h100"}, work, ["time", "size"], progress=False).plot()
+        for work in ([(8, 8, 8)], [(8192, 8192, 8192, 100)])
+    )
+    labels = [(ax.get_xlabel(), ax.get_ylabel()) for ax in (small, large)]
+    assert [(x[: x.index(" (")], y[: y.index(" (")]) for x, y in labels] == [
+        ("time, µs", "size, B"),
+        ("time, ms", "size, GB"),
+    ]

@@ -355,31 +355,7 @@ def test_the_gradients_of_a_training_step_count() -> None:
     assert thrice.value > 2.5 * once.value
 
 
-@pytest.mark.parametrize("numbers", [(np.nan, np.nan, np.nan), (1.0, 2.0, 3.0), (1.0, 0.0, np.nan)])
-def test_metrics_out_of_order_are_a_reason(numbers: tuple[float, float, float]) -> None:
-    def bad(fmt: Any) -> hw.Metric | float:
-        return hw.Metric(*numbers) if fmt.name == "int8" else 1.0
-
-    found = hw.explore(["int8", "fp8"], None, "accuracy", accuracy=bad, progress=False)
-    assert [p.weights for p in found.front()] == ["float8_e4m3fn"]
-    assert "must have low <= value <= high" in found.failed[0].reason
-
-
-def test_an_exception_says_which_formats_it_is_of() -> None:
-    def fails(fmt: Any) -> float:
-        return 1 / (fmt.bits - 8)
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        hw.explore(["int4", "int8"], None, "accuracy", accuracy=fails, progress=False)
-    assert caught.value.__notes__ == ["raised by accuracy of ('int8', 'int8', '')"]
-
-
-@pytest.mark.parametrize("objectives", [None, 3, [None], [3]])
-def test_objectives_that_are_no_names_raise(objectives: Any) -> None:
-    with pytest.raises(ArgumentTypeError, match="objectives="):
-        hw.explore(["int8"], WORK, objectives, progress=False)
-
-
-def test_an_unknown_target_is_found_before_any_work() -> None:
-    with pytest.raises(ArgumentError, match=r"units='n6' is not known\. Did you mean 'n7'"):
-        hw.Space(["int8"], units=["n7", "n6"])
+def test_only_points_have_reasons(serial: hw.Exploration) -> None:
+    for ask in (lambda: serial.why("fp8"), lambda: serial.dominant(0, "time")):
+        with pytest.raises(ArgumentTypeError, match="one of the points"):
+            ask()

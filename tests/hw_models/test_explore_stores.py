@@ -174,7 +174,7 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     kept = open_store(tmp_path / "t.sqlite", True)
     kept.begin({"version": "1"})
     kept.add([{"id": "a", "x": 1.0}])
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(FileError, match="cannot be read or written"):
         kept.add([{"id": "b", "y": 2.0}, {"id": "c", "y": object()}])
     kept.add([{"id": "a", "x": 5.0}, {"id": "d", "y": 3.0}])
     assert [(row["id"], row["x"]) for row in kept.rows()] == [("a", 1.0), ("d", None)]
@@ -342,3 +342,54 @@ def test_workers_that_outlive_a_killed_run_do_not_keep_its_file(tmp_path: Path) 
     child.wait()
     child.stdout.close()
     open_store(store, resume=True).close(True)
+
+
+@pytest.mark.parametrize("fill", [False, True], ids=["cut off", "zeros"])
+def test_a_store_that_is_damaged_says_so_or_is_right(store: Path, fill: bool) -> None:
+    run(store)
+    whole, points = store.read_bytes(), run(None).points
+    rng = np.random.default_rng(5)
+    for cut in (1, 100, *rng.integers(1, len(whole), 12)):
+        store.write_bytes(whole[:cut] + bytes(len(whole) - cut) * fill)
+        try:
+            assert run(store).points == points
+        except Error as error:
+            assert "store" in str(error)  # noqa: PT017 - either is right
+
+
+def test_a_changed_byte_in_a_parquet_file_is_seen(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table.parquet"
+    run(path)
+    whole = bytearray(path.read_bytes())
+    position = whole.index(b"tile and wave")
+    whole[position] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(FileError, match="damaged"):
+        run(path)
+
+
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.sqlite"
+    run(path)
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE points SET time_shares = '{' WHERE rowid = 1")
+    file.close()
+    with pytest.raises(FileError, match="damaged: the row"):
+        run(path)
+
+
+def test_names_that_differ_in_case_alone_are_refused_in_every_store(store: Path) -> None:
+    for name in ("Time", "WEIGHTS", "a_Low"):
+        with pytest.raises(ArgumentError, match=f"names a metric '{name}'"):
+            run(store, accuracy=lambda fmt, name=name: {name: 1.0}, objectives=["accuracy"], resume=False)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table[1].parquet"
+    (tmp_path / f".{path.name}.123.tmp").write_bytes(b"PAR1")
+    other = tmp_path / ".another.parquet.123.tmp"
+    other.write_bytes(b"PAR1")
+    run(path)
+    assert sorted(tmp_path.iterdir()) == [other, path]

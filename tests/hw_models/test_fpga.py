@@ -256,7 +256,9 @@ def test_fit_refuses_what_does_not_belong_together():
 def test_decoding_is_bound_by_memory_or_units():
     wide, narrow = (hw.fpga_decode("llama-2-7b", "u280", weights=w) for w in ("float16", "int4_g128"))
     assert 3.5 < narrow.value / wide.value < 4
-    assert narrow.high == pytest.approx(460e9 / (narrow_bytes := 460e9 / narrow.high), rel=0.1) or narrow_bytes
+    weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 4096 * 32000
+    fastest = hw.fpga_device("u280").figure("bandwidth").high
+    assert narrow.high == pytest.approx(fastest / (weights * lowp.parse("int4_g128").bits_per_value / 8))
     assert hw.fpga_decode("llama-2-7b", "u280", weights=3.5, efficiency=1.0).bound == "memory"
     unit = hw.fpga_unit("int4", multipliers="lut", accumulator="int32")
     fit = hw.fit_units(unit, "pynq_z1") if unit.target == "series7" else hw.fit_units(unit, "ultra96")
@@ -272,6 +274,20 @@ def test_decoding_is_bound_by_memory_or_units():
         hw.fpga_decode("vit-b16", "u280")
     with pytest.raises(ArgumentError, match=r"efficiency=1\.5"):
         hw.fpga_decode("llama-2-7b", "u280", efficiency=1.5)
+
+
+def test_decoding_reads_the_experts_that_are_taken():
+    layer, expert = 2 * 4096 * 128 * (32 + 8) + 8 * 4096, 3 * 4096 * 14336
+    head = 4096 * 32000
+    for batch, taken in ((1, 2), (64, 8)):
+        rate = hw.fpga_decode("mixtral-8x7b", "v80", weights=4, batch=batch, efficiency=1.0)
+        band = hw.fpga_device("v80").figure("bandwidth").value
+        assert rate.value == pytest.approx(batch * band / (32 * (layer + taken * expert) + head) * 2)
+
+
+def test_models_beyond_a_boards_memory_are_named():
+    assert "takes 137 GB of a memory of 8.59 GB" in hw.fpga_decode("llama-2-70b", "u50").provenance
+    assert "takes" not in hw.fpga_decode("llama-2-7b", "u50", weights="int4_g128").provenance
 
 
 # Coefficients
@@ -309,3 +325,11 @@ def test_amounts():
     whole = Block.of("normaliser", "normalise", bits=16)
     assert amount(whole, "mux4") == 32
     assert amount(Block.of("table", "linear", entries=100, bits=3), "lut6") == 3 * 2
+
+
+def test_units_and_designs_have_their_block_rams_by_one_name():
+    unit = hw.dot_unit("lns16_f7", target="xcup")
+    design = hw.matrix_engine("int8", rows=2, columns=2)
+    assert unit.bram == unit.bram18
+    assert design.bram == design.bram18
+    assert design.bram.unit == unit.bram.unit == "BRAM18"

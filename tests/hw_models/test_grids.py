@@ -100,3 +100,8 @@ def test_spaces_that_make_no_sense_raise(arguments: dict, message: str) -> None:
 def test_a_dict_of_other_things_is_no_space() -> None:
     with pytest.raises(ArgumentError, match="device"):
         hw.explore({"formats": ["fp8"], "device": "h100"}, [(8, 8, 8)], ["time"], progress=False)
+
+
+def test_parameters_that_a_class_does_not_take_raise_at_once() -> None:
+    with pytest.raises(ArgumentError, match=r"make=Float.*exponent_bits"):
+        hw.grid(lowp.Float, exp_bits=[2, 3], mantissa_bits=3)

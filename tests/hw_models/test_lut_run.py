@@ -371,3 +371,12 @@ def test_what_is_not_finite_is_refused_not_clipped(engine: str, value: float):
     for fmt in (None, "float16", "int8_row"):
         with pytest.raises(ArgumentError, match="activations hold NaN or infinity"):
             hw.run_lut_gemm(np.array([[1, -1]]), activations, engine, weight_format="ternary", activation_format=fmt)
+
+
+@pytest.mark.parametrize("engine", ["t_mac", "figlut", "codebook"])
+def test_activations_beyond_float32_name_what_to_do(engine):
+    a = np.full((1, 8), 1 / 3)
+    with pytest.raises(ArgumentError, match="activation_format='float32'"):
+        hw.run_lut_gemm(np.ones((2, 8)), a, engine, weight_format="int2", activation_format="float64")
+    run = hw.run_lut_gemm(np.ones((2, 8)), a, engine, weight_format="int2", activation_format="float32")
+    assert run.result.shape == (1, 2)

@@ -207,6 +207,35 @@ def test_predicted_times_are_those_of_gemm() -> None:
     assert found["fp8"] == hw.gemm(64, 4096, 4096, "fp8", "fp8", device="h100").value
 
 
+@needs_scipy
+def test_the_integer_program_tells_losses_apart_that_are_far_below_the_largest() -> None:
+    # a solver's gap of 1e-6 of the largest loss would leave all of "b" to "e" to chance
+    layers = [hw.PrecisionLayer("a", 10, 10, {"int8": 0.0, "int4": 1.0})]
+    layers += [hw.PrecisionLayer(n, 10, 10, {"int8": 0.0, "int4": 1e-9 * w}) for w, n in enumerate("bcde", 1)]
+    found = hw.assign_precisions(layers, {"size": 40.0})
+    assert found.optimal
+    assert found.layers_with("int4") == ["b", "c"]
+
+
+@needs_scipy
+@pytest.mark.parametrize("method", ["ilp", "pareto", "bisection"])
+@pytest.mark.parametrize("scale", [1, 999983, 10**12])
+def test_the_least_budget_is_kept_by_the_cheapest_choices(method: str, scale: int) -> None:
+    losses = {"int8": 0.0, "int4": 1.0, "int2": 7.0}
+    layers = [hw.PrecisionLayer(f"l{i}", size, scale * size, losses) for i, size in enumerate((1, 7, 123457))]
+    for cost in ("size", "bops"):
+        found = hw.assign_precisions(layers, {cost: hw.budget_between(layers, cost, 0.0)}, method)
+        assert len(found.layers_with("int2")) == 3
+
+
+@needs_scipy
+def test_a_cost_that_choices_do_not_have_may_have_no_budget() -> None:
+    costs = {"repacking": {"int8": 0.0, "int4": 2.0}}
+    layers = [hw.PrecisionLayer(n, 10, 10, {"int8": 1.0, "int4": 0.0}, costs) for n in "ab"]
+    for method in ("ilp", "pareto", "bisection"):
+        assert hw.assign_precisions(layers, {"repacking": 0}, method).layers_with("int8") == ["a", "b"]
+
+
 LAYER = hw.PrecisionLayer("a", 10, 10, {"int8": 0.0, "int4": 1.0})
 
 
@@ -218,7 +247,7 @@ LAYER = hw.PrecisionLayer("a", 10, 10, {"int8": 0.0, "int4": 1.0})
         (lambda: hw.assign_precisions([1], {"size": 1}), ArgumentTypeError, "layers"),
         (lambda: hw.assign_precisions([LAYER], {}), ArgumentTypeError, "budgets"),
         (lambda: hw.assign_precisions([LAYER], {"size": 4.9}), ArgumentError, "least possible is 5"),
-        (lambda: hw.assign_precisions([LAYER], {"size": -1}), ArgumentError, "positive"),
+        (lambda: hw.assign_precisions([LAYER], {"size": -1}), ArgumentError, "not negative"),
         (lambda: hw.assign_precisions([LAYER], {"sise": 9}), ArgumentError, "size"),
         (lambda: hw.assign_precisions([LAYER], {"size": 9}, "milp"), ArgumentError, "ilp"),
         (lambda: hw.assign_precisions([LAYER], {"size": 9, "bops": 9}, "pareto"), ArgumentError, "takes one"),
@@ -231,6 +260,9 @@ LAYER = hw.PrecisionLayer("a", 10, 10, {"int8": 0.0, "int4": 1.0})
         (lambda: hw.PrecisionLayer("a", 1, 1, {"nonsense": 1.0}), FormatError, "nonsense"),
         (lambda: hw.PrecisionLayer("a", 1, 1, {"int8": 1.0}, {"t": {"int4": 1.0}}), ArgumentError, "each of: int8"),
         (lambda: hw.PrecisionLayer("a", 1, 1, {"int8": 1.0}, {"size": {"int8": 1.0}}), ArgumentError, "another name"),
+        (lambda: hw.PrecisionLayer("a", 1, 1, [1.0]), ArgumentTypeError, "sensitivity"),
+        (lambda: hw.PrecisionLayer("a", 1, 1, {"int8": "1"}), ArgumentTypeError, "sensitivity"),
+        (lambda: hw.PrecisionLayer("a", 1, 1, {"int8": 1.0}, {"t": 1.0}), ArgumentTypeError, "costs"),
         (lambda: hw.hawq_layers("resnet101"), ArgumentError, "resnet18"),
     ],
 )

@@ -40,6 +40,26 @@ def test_scans_inside_scans_multiply():
     assert products(hw.trace(outer, shape(8, 8), shape(2, 8), weights=0)) == [(2, 8, 8, 1, 15, "linear")]
 
 
+def test_linear_solves_run_their_solver():
+    def solve(matrix: jax.Array, x: jax.Array) -> jax.Array:
+        def solver(apply: Any, y: jax.Array) -> jax.Array:
+            return lax.fori_loop(0, 5, lambda _, z: y - apply(z), y)
+
+        return lax.custom_linear_solve(lambda y: matrix @ y, x, solver, symmetric=True)
+
+    work = hw.trace(solve, shape(4, 4), shape(4), weights=0)
+    assert work.multiply_adds == 5 * 16
+    assert (work.weight_values, work.other_values) == (16, 0)
+
+
+def test_reductions_by_functions_of_two_numbers_read_the_whole_array():
+    def worst(x: jax.Array) -> jax.Array:
+        return lax.reduce(x, jnp.float32(0), lambda a, b: jnp.maximum(a, 2 * b), (0,))
+
+    (op,) = hw.trace(worst, shape(100, 64))
+    assert (op.left_values, op.out_values) == (6400, 64)
+
+
 def test_gradients_have_their_products():
     work = hw.trace(jax.grad(net), shape(12, 64, 64), shape(8, 64), weights=0)
     assert work.multiply_adds == 12 * 3 * 8 * 64 * 64

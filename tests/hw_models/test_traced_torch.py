@@ -73,6 +73,15 @@ def test_fused_attention_counts_key_and_value_heads():
     assert op.out_values == 2 * 32 * 50 * 64
 
 
+@pytest.mark.parametrize(
+    ("query", "key", "pairs"),
+    [((5, 8), (7, 8), 35), ((3, 5, 8), (3, 7, 8), 105), ((1, 2, 5, 8), (3, 2, 7, 8), 210), ((3, 1, 5, 8), (7, 8), 105)],
+)
+def test_fused_attention_of_any_leading_sizes(query, key, pairs):
+    tensors = (torch.empty(query), torch.empty(key), torch.empty(key))
+    assert hw.trace(functional.scaled_dot_product_attention, *tensors).multiply_adds == 2 * 8 * pairs
+
+
 def test_a_backward_pass_has_twice_the_products_in_their_roles():
     class Step(nn.Module):
         def __init__(self) -> None:

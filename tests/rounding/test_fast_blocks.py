@@ -92,6 +92,16 @@ def ends(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return (x * scale).astype(np.float32).reshape(shape)
 
 
+def beside_steps(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Numbers of which every 32nd, in both directions, is on or next to one of three significant bits, the largest."""
+    rng = np.random.default_rng(seed)
+    x = (rng.integers(-7, 8, shape) / 8).astype(np.float32)
+    steps = (1 + rng.integers(0, 8, shape) / 8).astype(np.float32).view(np.int32)
+    steps += rng.integers(-1, 2, shape, dtype=np.int32)
+    large = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 32 == 0
+    return np.where(large, steps.view(np.float32), x)
+
+
 def assert_same(x: np.ndarray, fmt: lowp.Block, request: Request, axis: Any) -> None:
     """Compare the tiled result with the general one: bits, but one NaN is as good as another."""
     fast = quantize_tiled(x, None, fmt, request, axis, 0, None)
@@ -168,6 +178,7 @@ def test_every_rule_of_power_of_two_scales(recipe: str, element: str) -> None:
         for axis in (0, 1):
             assert_same(numbers((128, 64), seed), fmt, request_for(), axis)
             assert_same(ends((128, 64), seed), fmt, request_for(), axis)
+            assert_same(beside_steps((128, 64), seed), fmt, request_for(), axis)
 
 
 @pytest.mark.parametrize(

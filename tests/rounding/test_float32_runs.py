@@ -17,7 +17,7 @@ MODES = [mode for mode in ROUNDING_MODES if rounding(mode).variant == 0]
 OVERFLOWS = ["saturate", "propagate", "infinity_or_nan"]
 FORMATS = [
     "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float16", "bfloat16", "tf32", "float6_e3m2fn", "float4_e2m1fn",
-    "e5m7", "e8m3", "e7m5", "int8", "uint8", "fixed8_4", "int16", "int4_sym", "binary8p4se",
+    "e5m7", "e8m3", "e7m5", "e7m22", "e6m23", "int8", "uint8", "fixed8_4", "int16", "int4_sym", "binary8p4se",
 ]  # fmt: skip
 SHORT = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -74,6 +74,21 @@ def test_float64_is_rounded_as_by_the_general_kernel(name: str, mode: str, gener
         whole = x.copy()
         assert lowp.quantize(whole, name, mode, overflow, out=whole) is whole
         assert np.array_equal(np.where(nan, 0, whole).view(np.int64), np.where(nan, 0, wanted).view(np.int64)), overflow
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "e5m7", "int8", "fixed8_4"])
+def test_beside_half_of_the_least_number(name: str, dtype: Any, mode: str) -> None:
+    """Where an input has its most bits below a quantum, so that what is next to a tie is nearest to it."""
+    fmt = lowp.parse(name)
+    assert fmt.smallest_subnormal
+    tie = np.array([fmt.smallest_subnormal / 2, fmt.smallest_subnormal], dtype)
+    x = np.concatenate([np.nextafter(tie, dtype(0)), tie, np.nextafter(tie, dtype(1))])
+    x = np.concatenate([x, -x])
+    exact = [lowp.exact.quantize(v, fmt, mode) for v in x.tolist()]
+    wanted = np.array([-0.0 if v == "-0" else float(v) for v in exact], dtype)
+    assert lowp.quantize(x, fmt, mode).tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -141,6 +156,7 @@ def test_a_part_of_the_output_may_be_the_input() -> None:
 
 def test_the_quick_call_leaves_errors_to_the_checks() -> None:
     x = np.ones(3, np.float32)
+    lowp.quantize(x, "float8_e4m3fn", random_bits=1)  # what is kept of it is for 0 and 1, not for False and True
     for arguments, words in [
         ({"fmt": "float8_e4m3"[:-1]}, "not known"),
         ({"fmt": "float8_e4m3fn", "rounding": "sideways"}, "rounding='sideways'"),
@@ -148,6 +164,8 @@ def test_the_quick_call_leaves_errors_to_the_checks() -> None:
         ({"fmt": "float8_e4m3fn", "nan": "loud"}, "nan='loud'"),
         ({"fmt": "float8_e4m3fn", "random_bits": 0}, "random_bits=0"),
         ({"fmt": "float8_e4m3fn", "saturation_bits": 3}, "saturation_bits=3"),
+        ({"fmt": "float8_e4m3fn", "random_bits": True}, "random_bits=True"),
+        ({"fmt": "float8_e4m3fn", "random_bits": 1, "saturation_bits": False}, "saturation_bits=False"),
         ({"fmt": "float8_e4m3fn", "seed": -1}, "seed=-1"),
         ({"fmt": "float8_e4m3fn", "axis": 5}, "axis=5"),
         ({"fmt": ["float8_e4m3fn"]}, "format="),
@@ -163,6 +181,18 @@ def test_the_quick_call_leaves_errors_to_the_checks() -> None:
         lowp.quantize(np.array([np.nan], np.float32), "int8", nan="error")
 
 
+@pytest.mark.parametrize("specials", ["fn", "fnuz", "finite", "p3109_finite"])
+def test_numbers_where_float32_has_infinity(specials: str) -> None:
+    fmt = lowp.Float(8, 3, bias=127, specials=specials)
+    largest = np.array([np.finfo(np.float32).max, -3.0, 1.0625], np.float32)
+    for mode in ("ties_to_even", "toward_zero"):
+        wanted = [lowp.exact.encode(v, fmt, mode) for v in largest.tolist()]
+        assert lowp.encode(largest, fmt, mode).codes.tolist() == wanted
+        assert lowp.quantize(largest[1:], fmt, mode).tolist() == [-3.0, 1.0]
+    with pytest.raises(lowp.RangeError, match="float32"):
+        lowp.quantize(largest, fmt)
+
+
 def test_runs_are_found_once() -> None:
     fmt = lowp.parse("float8_e4m3fn")
     assert float32_run(fmt, rounding("to_odd"), "saturate") is float32_run(fmt, rounding("to_odd"), "saturate")
@@ -174,7 +204,7 @@ def test_runs_are_found_once() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", [*FORMATS, "float8_e5m2fnuz", "binary8p3ue", "uint4", "int2"])
+@pytest.mark.parametrize("name", [*FORMATS, "float8_e5m2fnuz", "binary8p3ue", "uint4", "int2", "e3m1b-60", "e4m7b60"])
 def test_codes_are_those_of_the_general_kernel(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = numbers()
     fmt = lowp.parse(name)

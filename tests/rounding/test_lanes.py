@@ -91,6 +91,27 @@ def test_codes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert (got.tensor_scale, got.axis) == (wanted.tensor_scale, wanted.axis)
 
 
+@pytest.mark.parametrize("fmt", [lowp.Block("int8", 2100, "float32"), lowp.Block("int4", 3000)], ids=str)
+@pytest.mark.parametrize("mode", ["ties_to_even", "stochastic_a"])
+def test_codes_of_tiles_larger_than_a_piece(fmt: lowp.Block, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several tiles a row, each in pieces; scales far from 1, tiles of zeros and a NaN among them."""
+    from lowp.rounding import _blocks
+
+    x = alike((3, 6300), 8) * np.exp2(np.float32([[-100], [100], [0]]))
+    x[0, 2050:4300], x[1, 6200], x[2, ::2100] = 0, np.nan, 1e30
+    for axis in (-1, 0):
+        got = lowp.encode(x, fmt, mode, axis=axis, seed=3)
+        with monkeypatch.context() as patch:
+            patch.setattr(_blocks, "_QUICK_FROM", 1 << 62)
+            wanted = lowp.encode(x, fmt, mode, axis=axis, seed=3)
+        assert np.array_equal(got.codes, wanted.codes)
+        assert np.array_equal(got.scales, wanted.scales)
+        quick = lowp.quantize(x, fmt, mode, axis=axis, seed=3)
+        general = quantize_blocks(x, fmt, request_for(mode, seed=3), axis, "float32")
+        nan = np.isnan(quick) & np.isnan(general)
+        assert np.array_equal(np.where(nan, 0, quick).view(np.int32), np.where(nan, 0, general).view(np.int32))
+
+
 @pytest.mark.parametrize("name", ["mxfp4", "mxint8", "e4m3_g24", "int8_row", "tile_e4m3"])
 @pytest.mark.parametrize("mode", ["away_from_zero", "toward_positive", "to_odd", "stochastic_equal", "stochastic_a"])
 def test_numbers_that_underflow_beside_large_ones(name: str, mode: str) -> None:
@@ -154,6 +175,15 @@ def test_the_public_call(name: str, dtype: str) -> None:
         assert lowp.quantize(same, fmt, mode, axis=axis, seed=seed, out=same) is same
         assert np.array_equal(out.view(bits.dtype), bits)
         assert np.array_equal(same.view(bits.dtype), bits)
+
+
+def test_a_scale_of_zero_clears_a_last_tile_that_is_short() -> None:
+    from lowp.rounding._lane_kernels import clear_zeros
+
+    numbers, f = np.ones(50, np.float32), np.ones((7, 4), np.float32)
+    f[0, [0, 3]] = 0
+    clear_zeros(numbers, f, 16)
+    assert numbers.tolist() == [0.0] * 16 + [1.0] * 32 + [0.0] * 2
 
 
 def hard_divisions() -> tuple[np.ndarray, np.ndarray]:

@@ -76,7 +76,7 @@ def _validate(area: str | None, markdown: bool, json: bool) -> None:
             check.unit,
             _error(check),
             _allowed(check),
-            check.standing,
+            f"{check.standing} ({check.basis})" if check.basis else check.standing,
             check.reason or check.source,
         )
     counts = Counter(check.standing for check in checks)
@@ -86,7 +86,7 @@ def _validate(area: str | None, markdown: bool, json: bool) -> None:
 
 def _check_data(check: Check) -> dict[str, Any]:
     numbers = {key: _plain(getattr(check, key)) for key in ("published", "predicted", "tolerance")}
-    words = ("key", "area", "quantity", "unit", "mode", "kind", "standing", "source", "reason")
+    words = ("key", "area", "quantity", "unit", "mode", "kind", "standing", "source", "reason", "basis")
     within = check.within if check.standing in ("reproduced", "missed") else None
     data: dict[str, Any] = {key: getattr(check, key) for key in words}
     return {**data, **numbers, "error": _plain(check.error), "within": within}

@@ -1,0 +1,100 @@
+"""Aligned sums in float32 and float64 columns against the exact oracle, at the ends of what each holds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lowp
+from lowp.emulation import _aligned_sums as sums
+from lowp.emulation.accumulator import Accumulator, Alignment
+from tests.emulation.test_accumulator_edges import oracle, same_bits
+
+NARROW = Alignment(fraction_bits=13)
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The dtypes that sums were computed in."""
+    found: list[Any] = []
+    choose = sums._dtype
+
+    def noted(*arguments: Any) -> Any:
+        found.append(choose(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(sums, "_dtype", noted)
+    return found
+
+
+def operands(rng: np.random.Generator, fmt: str, rows: int, terms: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    def some(shape: tuple[int, int]) -> np.ndarray:
+        x = np.ldexp(rng.standard_normal(shape), rng.integers(-12, 5, shape)) * (rng.random(shape) > 0.2)
+        return np.asarray(lowp.quantize(x, fmt))
+
+    return some((rows, terms)), some((terms, columns))
+
+
+@pytest.mark.parametrize("rounding", ["toward_zero", "ties_to_even", "toward_negative", "toward_positive"])
+@pytest.mark.parametrize("cut", ["toward_zero", "toward_negative"])
+@pytest.mark.parametrize("group", [1, 3, 4, 7, 8, 13, 20])
+def test_groups_of_any_size(chosen: list[Any], rounding: str, cut: str, group: int) -> None:
+    rng = np.random.default_rng(group)
+    alignment = Alignment(fraction_bits=int(rng.integers(3, 14)), cut=cut, zero_exponent=-20)
+    accumulator = Accumulator(
+        format=lowp.formats.Float(8, 13), group=group, rounding=rounding, overflow="infinity", alignment=alignment
+    )
+    for fmt in ("float8_e4m3fn", "float8_e5m2", "int8"):
+        a, b = operands(rng, fmt, 3, 21, 9)
+        found = lowp.matmul(lowp.encode(a, fmt), lowp.encode(b, fmt), accumulator=accumulator)
+        same_bits(found, oracle(accumulator, a, b, fmt))
+    assert chosen == [np.float32] * 3
+
+
+@pytest.mark.parametrize("exponent", [-149, -126, -100, -61, -60, -59, 0, 59, 60, 61, 100, 127])
+@pytest.mark.parametrize("out", ["float32", "bfloat16", "float16"])
+def test_addends_of_any_size(chosen: list[Any], exponent: int, out: str) -> None:
+    rng = np.random.default_rng(exponent + 200)
+    accumulator = Accumulator(
+        format=out, group=8, rounding="toward_zero", overflow="infinity", alignment=NARROW, signed_zero=True
+    )
+    a, b = operands(rng, "float8_e5m2", 4, 24, 8)
+    b[:, :4] = 0  # the addend alone
+    size = np.ldexp(rng.choice([1.0, 1.5], (4, 8)), exponent - rng.integers(0, 2, (4, 8)))
+    c = np.asarray(lowp.quantize(size * rng.choice([-1.0, 1.0], (4, 8)), out, overflow="saturate"))
+    found = lowp.matmul(lowp.encode(a, "float8_e5m2"), lowp.encode(b, "float8_e5m2"), c, accumulator=accumulator)
+    wanted = [[oracle(accumulator, a[i : i + 1], b[:, j : j + 1], "float8_e5m2", c=float(c[i, j]), c_format=out)[0, 0]
+               for j in range(8)] for i in range(4)]  # fmt: skip
+    same_bits(found, np.array(wanted))
+    size = np.abs(c[c != 0])
+    assert chosen[-1] is (np.float32 if not size.size or (size.min() >= 2**-60 and size.max() <= 2**60) else np.float64)
+
+
+@pytest.mark.parametrize(("fraction_bits", "group", "dtype"), [(19, 4, np.float32), (19, 5, np.float64),
+                                                               (17, 16, np.float32), (18, 16, np.float64)])  # fmt: skip
+def test_sums_as_wide_as_float32_holds(chosen: list[Any], fraction_bits: int, group: int, dtype: type) -> None:
+    accumulator = Accumulator(
+        format="float32", group=group, rounding="toward_zero", alignment=Alignment(fraction_bits=fraction_bits)
+    )
+    a, b = np.full((1, 2 * group), 1.875), np.full((2 * group, 1), 1.875)
+    b[1] = 2.0**-9
+    found = lowp.matmul(
+        lowp.encode(a, "float8_e4m3fn"), lowp.encode(b, "float8_e4m3fn"), np.array([[1.9999998]], np.float32),
+        accumulator=accumulator,
+    )  # fmt: skip
+    same_bits(found, oracle(accumulator, a, b, "float8_e4m3fn", c=float(np.float32(1.9999998))))
+    assert chosen == [dtype]
+
+
+@pytest.mark.parametrize("out", ["float16", "bfloat16", lowp.formats.Float(8, 2), lowp.formats.Float(8, 13)], ids=str)
+@pytest.mark.parametrize("zero_exponent", [None, -60, -20])
+def test_sums_of_zeros_and_of_tiny_products(chosen: list[Any], out: Any, zero_exponent: int | None) -> None:
+    accumulator = Accumulator(
+        format=out, group=4, rounding="ties_to_even", overflow="infinity",
+        alignment=Alignment(fraction_bits=10, zero_exponent=zero_exponent),
+    )  # fmt: skip
+    a = np.array([[0, 0, 0, 0, 1, 1.5, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0], [1.25] * 8]) * 2.0**-14
+    b = np.array([[0], [1], [1.75], [0], [-1], [0], [1], [1.25]]) * np.array([2.0**-14, 2.0**-13, 2.0**-2, 0])
+    found = lowp.matmul(lowp.encode(a, "float8_e5m2"), lowp.encode(b, "float8_e5m2"), accumulator=accumulator)
+    same_bits(found, oracle(accumulator, a, b, "float8_e5m2"))
+    assert chosen == [np.float32]
