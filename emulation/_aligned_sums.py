@@ -14,6 +14,7 @@ from lowp.emulation import _aligned_columns_kernels as columns_kernels
 from lowp.emulation import _aligned_kernels as kernels
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
 from lowp.emulation._operands import check_comes_back
+from lowp.emulation._scratch import room
 from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import StoredPlan, is_storable, lane_plan, stored_plan
 from lowp.formats.float_format import Float
@@ -94,7 +95,10 @@ def _all_steps(
     assert alignment is not None
     if accumulator.subnormal_inputs != "keep":
         return _flushed(a, b, c, accumulator, c_format, kept_as)
-    left, right = factors(a.values, a.format), factors(b.values, b.format)
+    left, right = (
+        factors(x.values, x.format, room(f"exponents of {side}", x.values.shape, np.int32))
+        for x, side in ((a, "left"), (b, "right"))
+    )
     scales = None
     if alignment.scaled_group:
         scales = _scales_of_groups(a, b, alignment.scaled_group)
@@ -275,16 +279,24 @@ class _Sums:
     def run(self, c: NDArray[np.float64]) -> NDArray[Any]:
         batch, rows, columns = c.shape
         tiles = -(-columns // self.width)
-        whole = np.empty((batch * rows, tiles * self.width), self.dtype or np.float64)
+        whole = room("sums", (batch * rows, tiles * self.width), self.dtype or np.float64)
         whole[:, :columns], whole[:, columns:] = c.reshape(batch * rows, columns), 0
         state = whole.reshape(batch * rows, tiles, self.width)
         specials = self._specials()
         a: tuple[NDArray[Any], ...]
         b: tuple[NDArray[Any], ...]
         if self.dtype is not None:
-            left, right = (x.narrow_exponents(_ABSENT) for x in (self.left, self.right))
-            a = self._flat(self.left.numbers, self.dtype), self._flat(left, np.int16)
-            b = self._tiles(self.right.numbers, self.dtype), self._tiles(right, np.int16, _ABSENT)
+            exponents = self.left.narrow_exponents(_ABSENT, room("left exponents", self.left.values.shape, np.int16))
+            a = self._kept("left", self.left.numbers), exponents.reshape(batch * rows, -1)
+            b = (
+                self._kept_tiles("right", self.right.numbers, 0, self.dtype),
+                self._kept_tiles(
+                    "right exponents",
+                    self.right.narrow_exponents(_ABSENT, room("exponents", self.right.values.shape, np.int16)),
+                    _ABSENT,
+                    np.int16,
+                ),
+            )
         else:
             a, b = self._general(self.left, self._flat, 0), self._general(self.right, self._tiles, 1)
 
@@ -299,7 +311,16 @@ class _Sums:
 
         unit = max(self.sides[0].values.shape[2] * columns, 1)  # `split` counts multiply-adds
         split(batch * rows * unit, work, unit)
-        return np.ascontiguousarray(whole[:, :columns], np.float64).reshape(batch, rows, columns)
+        return np.array(whole[:, :columns], np.float64, order="C").reshape(batch, rows, columns)
+
+    def _kept(self, name: str, x: NDArray[Any]) -> NDArray[Any]:
+        found = room(name, (x.shape[0] * x.shape[1], x.shape[2]), self.dtype)
+        found[:] = x.reshape(found.shape)
+        return found
+
+    def _kept_tiles(self, name: str, x: NDArray[Any], fill: Any, dtype: Any) -> NDArray[Any]:
+        tiles = max(-(-x.shape[2] // self.width), 1)
+        return _tiled(x, self.width, fill, dtype, room(name, (len(x), tiles, x.shape[1], self.width), dtype))
 
     def _flat(self, x: NDArray[Any], dtype: Any, _fill: Any = 0) -> NDArray[Any]:
         return np.ascontiguousarray(x.reshape(-1, x.shape[2]), dtype)
@@ -328,12 +349,14 @@ class _Sums:
         return np.ascontiguousarray(left), right, bad_left, bad_right
 
 
-def _tiled(x: NDArray[Any], width: int, fill: Any = 0, dtype: Any = None) -> NDArray[Any]:
+def _tiled(x: NDArray[Any], width: int, fill: Any = 0, dtype: Any = None, out: Any = None) -> NDArray[Any]:
     """Return (batch, terms, columns) as (batch, tiles, terms, width)."""
     batch, terms, columns = x.shape
     tiles = max(-(-columns // width), 1)
-    if columns != tiles * width:
-        padded = np.full((batch, terms, tiles * width), fill, dtype or x.dtype)
-        padded[:, :, :columns] = x
-        x = padded
-    return np.array(x.reshape(batch, terms, tiles, width).transpose(0, 2, 1, 3), dtype, order="C")
+    found = np.empty((batch, tiles, terms, width), dtype or x.dtype) if out is None else out
+    full = columns // width
+    found[:, :full] = x[:, :, : full * width].reshape(batch, terms, full, width).transpose(0, 2, 1, 3)
+    if full < tiles:
+        found[:, full, :, : columns - full * width] = x[:, :, full * width :]
+        found[:, full, :, columns - full * width :] = fill
+    return found

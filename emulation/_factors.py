@@ -41,18 +41,17 @@ class Factors:
         """The numbers, 0 for what is not finite."""
         return self.values if self.finite is None else np.where(self.finite, self.values, 0.0)
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """The largest magnitude of an exponent, last bits included."""
         from lowp.emulation import _factors_kernels as kernels
 
         return int(kernels.largest_magnitude(self.exponents.reshape(-1), ZERO_EXPONENT)) + self.fraction_bits
 
-    def narrow_exponents(self, absent: int) -> NDArray[np.int16]:
-        """Return the exponents as int16, those of zeros as `absent`."""
+    def narrow_exponents(self, absent: int, found: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Write the exponents as int16, those of zeros as `absent`."""
         from lowp.emulation import _factors_kernels as kernels
 
-        found = np.empty(self.exponents.shape, np.int16)
         kernels.narrowed(self.exponents.reshape(-1), absent, found.reshape(-1))
         return found
 
@@ -63,8 +62,8 @@ class Factors:
         return np.ldexp(self.numbers, shift).astype(np.int64)
 
 
-def factors(values: NDArray[np.float64], fmt: ScalarFormat) -> Factors:
-    """Return numbers of a format as integers times powers of two.
+def factors(values: NDArray[np.float64], fmt: ScalarFormat, room: NDArray[np.int32] | None = None) -> Factors:
+    """Return numbers of a format as integers times powers of two; their exponents in `room`, if there is one.
 
     The exponent of a number is `floor(log2 |x|)`, but not less than that of the format's least normal number. Of
     formats with more than `MOST_BITS` significant bits the numbers themselves say how many there are.
@@ -75,7 +74,7 @@ def factors(values: NDArray[np.float64], fmt: ScalarFormat) -> Factors:
     from lowp.emulation import _factors_kernels as kernels
 
     values = np.ascontiguousarray(values)
-    exponents = np.empty(values.shape, np.int32)
+    exponents = np.empty(values.shape, np.int32) if room is None else room
     flat = values.reshape(-1).view(np.int64)
     all_finite = kernels.exponents(flat, least_exponent(fmt), ZERO_EXPONENT, exponents.reshape(-1))
     finite = None if all_finite else np.isfinite(values)

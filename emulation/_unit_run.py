@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowp._errors import ArgumentError, ArgumentTypeError
+from lowp.emulation import _scratch as scratch
 from lowp.emulation import _unit_rows
 from lowp.emulation._side import Side
 from lowp.emulation._summation import summed
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Multiply-adds whose operands and sums are held at a time.
 _PART = 1 << 27
+#: Numbers that are compared with a format's at a time.
+_CHECKED = 1 << 16
 
 
 def run_codes(
@@ -127,17 +130,29 @@ def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:
     if plain.dtype.kind not in "iufV" and plain.size:  # V: the floats of ml_dtypes
         raise ArgumentTypeError(f"{role} must hold real numbers, not {plain.dtype}.")
     given = plain.astype(np.float64, copy=False)
+    flat, own = given.reshape(-1), False
+    for start in range(0, flat.size, _CHECKED):
+        part = flat[start : start + _CHECKED]
+        read = _read(part, coding)
+        if (read.view(np.int64) == part.view(np.int64)).all():
+            continue
+        wrong = (part != part.astype(np.float32) if coding.ignored else part != read) & ~np.isnan(part)
+        if wrong.any():
+            holder = "float32" if coding.ignored else coding.format.name
+            raise ArgumentError(
+                f"{role} holds {float(part[wrong][0])!r}, which {holder!r} does not have; round it first: "
+                f"lowp.quantize({role}, {holder!r})."
+            )
+        flat, own = (flat if own else flat.copy()), True
+        flat[start : start + _CHECKED] = read
+    return flat.reshape(given.shape)
+
+
+def _read(part: NDArray[np.float64], coding: _unit_rows.Coding) -> NDArray[np.float64]:
+    """Return numbers as a unit reads them, in room that is used again."""
     mode = "toward_zero" if coding.ignored else "ties_to_even"
-    read = np.asarray(verbs.quantize(given, coding.format, mode, keeping(coding.format)))
-    exact = given == given.astype(np.float32) if coding.ignored else read == given
-    if not exact.all() and not (exact | np.isnan(given)).all():
-        wrong = float(given[~(exact | np.isnan(given))].flat[0])
-        holder = "float32" if coding.ignored else coding.format.name
-        raise ArgumentError(
-            f"{role} holds {wrong!r}, which {holder!r} does not have; round it first: "
-            f"lowp.quantize({role}, {holder!r})."
-        )
-    return read
+    room = scratch.room("numbers read", part.shape, np.float64)
+    return np.asarray(verbs.quantize(part, coding.format, mode, keeping(coding.format), out=room))
 
 
 def keeping(fmt: ScalarFormat) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError, ArgumentTypeError, FormatError, RangeError
 from lowp.emulation import _unit_run
 from lowp.emulation._operands import Coded, decoded, holds_exactly, precision
+from lowp.emulation._scratch import room
 from lowp.emulation._side import Side
 from lowp.emulation._summation import has_partial_sums, summed
 from lowp.emulation.accumulator import Accumulator
@@ -87,7 +88,7 @@ def matmul(
 
         return of_arrays(a, b, c, unit=unit, accumulator=accumulator, fmt=fmt, trace=trace)
     how = resolved(unit, accumulator, (a, b))
-    left, right = operand(a, "a", -1), operand(b, "b", -2)
+    left, right = operand(a, "a", -1, not trace), operand(b, "b", -2, not trace)
     vectors = left.values.ndim == 1, right.values.ndim == 1
     left, right = _as_matrix(left, 0), _as_matrix(right, 1)
     addend = None if c is None else _addend(c, vectors)
@@ -132,8 +133,8 @@ def resolved(unit: Any, accumulator: Any, operands: tuple[Any, Any]) -> MatrixUn
     return Accumulator(format="float64" if wide else "float32")
 
 
-def operand(x: Any, role: str, axis: int) -> Operand:
-    """Return the values of an operand, scales apart."""
+def operand(x: Any, role: str, axis: int, passing: bool = False) -> Operand:
+    """Return the values of an operand, scales apart; `passing`: none of it is kept after the call it is for."""
     if isinstance(x, Encoded):
         return _encoded(x, role, axis)
     if isinstance(x, Coded):
@@ -142,7 +143,7 @@ def operand(x: Any, role: str, axis: int) -> Operand:
         return Operand(decoded(x.codes, x.format), x.format)
     source = as_source(x)
     name = np.asarray(source.values).dtype.name if source.dtype is None else np.dtype(source.dtype).name
-    return Operand(_exact(source, role), plain_format(name))
+    return Operand(_exact(source, role, passing), plain_format(name))
 
 
 def as_float64(x: Any, role: str) -> NDArray[np.float64]:
@@ -154,12 +155,17 @@ def as_float64(x: Any, role: str) -> NDArray[np.float64]:
     return _exact(as_source(x), role)
 
 
-def _exact(source: Source, role: str) -> NDArray[np.float64]:
+def _exact(source: Source, role: str, passing: bool = False) -> NDArray[np.float64]:
     if source.sticky:
         raise RangeError(
             f"{role} holds an integer beyond 2^53 that float64 does not have; products take numbers it has."
         )
-    return widen(source.values).astype(np.float64)
+    values = widen(source.values)
+    if not passing:
+        return values.astype(np.float64)
+    found = room(f"operand {role}", values.shape, np.float64)
+    found[...] = values
+    return found
 
 
 def plain_format(name: str) -> ScalarFormat:

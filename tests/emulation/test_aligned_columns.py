@@ -1,5 +1,6 @@
 """Aligned sums in float32 and float64 columns against the exact oracle, at the ends of what each holds."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,34 @@ def test_sums_of_zeros_and_of_tiny_products(chosen: list[Any], out: Any, zero_ex
     found = lowp.matmul(lowp.encode(a, "float8_e5m2"), lowp.encode(b, "float8_e5m2"), accumulator=accumulator)
     same_bits(found, oracle(accumulator, a, b, "float8_e5m2"))
     assert chosen == [np.float32]
+
+
+def test_results_and_operands_outlive_the_next_call() -> None:
+    rng = np.random.default_rng(1)
+    unit = "hopper/wgmma_m64n8k32/e4m3_e4m3/f32"
+    first, second = (operands(rng, "float8_e4m3fn", 70, 64, 40) for _ in range(2))
+    kept = [x.copy() for x in first]
+    found = lowp.matmul(*first, unit=unit)
+    again = found.copy()
+    lowp.matmul(*second, unit=unit)
+    np.testing.assert_array_equal(found, again)
+    for x, y in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_zero_that_the_format_does_not_have_stays_in_the_operand() -> None:
+    a = np.array([[-0.0, 1.0] * 16] * 2)
+    found = lowp.matmul(a, a.T, unit="hopper/wgmma_m64n8k32/s8_s8/s32")
+    np.testing.assert_array_equal(found, np.full((2, 2), 16.0))
+    assert np.signbit(a[:, 0]).all()
+
+
+def test_calls_of_several_threads_do_not_meet() -> None:
+    rng = np.random.default_rng(2)
+    unit = "hopper/wgmma_m64n8k32/e4m3_e4m3/f32"
+    given = [operands(rng, "float8_e4m3fn", 64, 96, 48) for _ in range(8)]
+    alone = [lowp.matmul(*x, unit=unit) for x in given]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for found, wanted in zip(pool.map(lambda x: lowp.matmul(*x, unit=unit), given), alone, strict=True):
+                np.testing.assert_array_equal(found, wanted)
