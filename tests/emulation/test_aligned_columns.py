@@ -116,7 +116,7 @@ def test_results_and_operands_outlive_the_next_call() -> None:
 
 def test_a_zero_that_the_format_does_not_have_stays_in_the_operand() -> None:
     a = np.array([[-0.0, 1.0] * 16] * 2)
-    found = lowp.matmul(a, a.T, unit="hopper/wgmma_m64n8k32/s8_s8/s32")
+    found = lowp.matrix_unit("hopper/wgmma_m64n8k32/s8_s8/s32").run(a, a.T)
     np.testing.assert_array_equal(found, np.full((2, 2), 16.0))
     assert np.signbit(a[:, 0]).all()
 
