@@ -54,6 +54,9 @@ def random_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[An
     plan = way == kernels.BITS_CORRECTED, integers, floats, mode.variant, mode.random_bits
 
     def run(source: Any, sink: Any, start: int, key0: int, key1: int) -> None:
+        if source.size < SERIAL_BELOW:
+            quantize_randomly(source, sink, *plan, start, key0, key1)
+            return
         split(
             source.size, lambda a, b: quantize_randomly(source[a:b], sink[a:b], *plan, start + a, key0, key1), pieces=4
         )
@@ -153,16 +156,28 @@ def _code_plan(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, A
 
 def run_for(fmt: Format, request: Request, dtype: str) -> Run | None:
     """Return what does all that `quantize` asks for on flat arrays of a dtype, or None."""
-    if not isinstance(fmt, Float | Integer | Fixed) or request.mode.variant:
+    if request.mode.variant or not _is_plain(fmt, request):
         return None
-    if request.overflow in WRAPPING or not (request.nan == "keep" or fmt.has_nan):
-        return None
-    if getattr(fmt, "specials", "") == "dlfloat":
-        return None
+    assert isinstance(fmt, ScalarFormat)
     if dtype in ("float32", "float64"):
         find = float32_run if dtype == "float32" else float64_run
         return find(fmt, request.mode, request.overflow)
     return short_run(fmt, request.mode, request.overflow, dtype)
+
+
+def random_run_for(fmt: Format, request: Request) -> Callable[[Any, Any, int, int, int], None] | None:
+    """Return what does all that `quantize` asks for with random bits on flat float32 arrays, or None."""
+    if not _is_plain(fmt, request):
+        return None
+    assert isinstance(fmt, ScalarFormat)
+    return random_run(fmt, request.mode, request.overflow)
+
+
+def _is_plain(fmt: Format, request: Request) -> bool:
+    """Whether there is nothing to do before and after the one pass."""
+    if not isinstance(fmt, Float | Integer | Fixed) or request.overflow in WRAPPING:
+        return False
+    return (request.nan == "keep" or fmt.has_nan) and getattr(fmt, "specials", "") != "dlfloat"
 
 
 def _way(fmt: ScalarFormat, mode: Rounding, overflow: str) -> tuple[Any, ...] | None:

@@ -163,7 +163,7 @@ def _round_elements(
         def to_nearest(
             row: Any, sink: Any, f: Any, c: Any, b: Any, words: Any, it: Any, place: Any, key0: Any, key1: Any
         ) -> None:
-            nearest(row, sink, f, c, 5, it.rounding.integers, it.rounding.floats)
+            nearest(row, sink, f, c, np.int64(5), it.rounding.integers, it.rounding.floats)
 
         return to_nearest
     prepare = _PREPARE[scaling]
@@ -227,7 +227,7 @@ def _round_row(
         def to_nearest(
             row: Any, sink: Any, f: Any, c: Any, b: Any, words: Any, it: Any, place: Any, key0: Any, key1: Any
         ) -> None:
-            nearest(row, sink, f, c, 2, it.rounding.integers, it.rounding.floats)
+            nearest(row, sink, f, c, np.int64(2), it.rounding.integers, it.rounding.floats)
 
         return to_nearest
 

@@ -10,18 +10,27 @@ import numpy as np
 
 from lowp._errors import Error
 from lowp.formats.block import Block
+from lowp.formats.codebook import Codebook
 from lowp.formats.parse import parse
+from lowp.formats.ranked import RankedFormat, TaperedFormat
+from lowp.rounding import _tapered
 from lowp.rounding._arrays import unlocked
-from lowp.rounding._float32_runs import run_for
+from lowp.rounding._buckets import ENOUGH
+from lowp.rounding._float32_runs import random_run_for, run_for
+from lowp.rounding._ranked import has_exponent_rows
+from lowp.rounding._search import small_run
 from lowp.rounding._tiles import prepared, quantize_prepared, quantize_short_prepared
+from lowp.rounding.random_bits import keys
 from lowp.rounding.request import QUANTIZE_NAN, Request, check_format, make_request
 
+#: Rounds an array into another, given the seed of stochastic modes.
+Quick = Callable[[Any, Any, int], Any]
 _PLAIN = ("float16", "bfloat16", "float32", "float64")
 
 
 def quickly(x: Any, out: Any, axis: Any, seed: Any) -> bool:
     """Whether the arrays of a call are such that kernels may take them as they are; else all is checked in order."""
-    return axis == -1 and type(seed) is int and seed == 0 and _are_plain(x, out)
+    return axis == -1 and type(seed) is int and 0 <= seed < 1 << 64 and _are_plain(x, out)
 
 
 def _are_plain(x: Any, out: Any) -> bool:
@@ -38,10 +47,10 @@ def _are_plain(x: Any, out: Any) -> bool:
 
 def quick_run(
     dtype: np.dtype[Any], fmt: Any, rounding: Any, overflow: Any, random_bits: Any, saturation_bits: Any, nan: Any
-) -> Callable[[Any, Any], Any] | None:
+) -> Quick | None:
     """Return what rounds contiguous arrays of a dtype into others, which it returns; None: it takes more than that.
 
-    What is returned may return None in turn, where it depends on the numbers or on the shape.
+    What is returned may return None in turn, where it depends on the numbers, the shape or the seed.
     """
     try:
         return _found(dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
@@ -52,7 +61,7 @@ def quick_run(
 @lru_cache(maxsize=512, typed=True)
 def _found(
     dtype: np.dtype[Any], fmt: Any, rounding: Any, overflow: Any, random_bits: Any, saturation_bits: Any, nan: Any
-) -> Callable[[Any, Any], Any] | None:
+) -> Quick | None:
     name = dtype.name
     if name not in _PLAIN:
         return None
@@ -64,16 +73,60 @@ def _found(
         return None  # raised again where all arguments are checked in order
     if isinstance(resolved, Block):
         return _blocks_run(resolved, request, name) if nan is None and name != "float64" else None
+    if isinstance(resolved, Codebook | RankedFormat):
+        return _table_run(resolved, request, name)
+    if request.mode.variant:
+        return _stochastic_run(resolved, request, name)
     run = run_for(resolved, request, name)
     if run is None:
         return None
     view = None if name in ("float32", "float64") else np.uint16
 
-    def rounded(x: Any, out: Any) -> Any:
+    def rounded(x: Any, out: Any, _seed: int) -> Any:
         if view is None:
             run(unlocked(x.reshape(-1)), out.reshape(-1))
         else:
             run(unlocked(x.reshape(-1).view(view)), out.reshape(-1).view(view))
+        return out
+
+    return rounded
+
+
+def _table_run(fmt: Codebook | RankedFormat, request: Request, dtype: str) -> Quick | None:
+    """Return what looks up the numbers of a small array; large ones have quicker ways."""
+    if request.mode.variant or not (request.nan == "keep" or fmt.has_nan) or dtype not in ("float32", "float64"):
+        return None
+    if isinstance(fmt, TaperedFormat) and has_exponent_rows(fmt):
+        return _tapered_run(fmt, request) if fmt.bits <= 16 else None
+    run = small_run(fmt, request.mode, request.overflow, dtype)
+    if run is None:
+        return None
+
+    def looked_up(x: Any, out: Any, _seed: int) -> Any:
+        if x.size >= ENOUGH:
+            return None
+        run(unlocked(x.reshape(-1)), out.reshape(-1))
+        return out
+
+    return looked_up
+
+
+def _tapered_run(fmt: TaperedFormat, request: Request) -> Quick:
+    def rounded(x: Any, out: Any, _seed: int) -> Any:
+        found = None if x.size >= ENOUGH else _tapered.quantize(unlocked(x), fmt, request.mode, out)
+        return out if found is out else None
+
+    return rounded
+
+
+def _stochastic_run(fmt: Any, request: Request, dtype: str) -> Quick | None:
+    """Return what rounds float32 numbers by a stochastic mode in one pass."""
+    run = random_run_for(fmt, request) if dtype == "float32" else None
+    if run is None:
+        return None
+
+    def rounded(x: Any, out: Any, seed: int) -> Any:
+        run(unlocked(x.reshape(-1)), out.reshape(-1), 0, *keys(seed))
         return out
 
     return rounded
@@ -96,14 +149,14 @@ def _quantized(it: Any, x: Any, out: Any, fmt: Block, request: Request, dtype: s
     return None if done is None else out
 
 
-def _blocks_run(fmt: Block, request: Request, dtype: str) -> Callable[[Any, Any], Any]:
+def _blocks_run(fmt: Block, request: Request, dtype: str) -> Quick:
     @lru_cache(maxsize=64)
     def found(shape: tuple[int, ...]) -> Any:
         return prepared(fmt, request, shape, -1, None)
 
-    def rounded(x: Any, out: Any) -> Any:
+    def rounded(x: Any, out: Any, seed: int) -> Any:
         it = found(x.shape) if x.size else None
-        if it is None:
+        if it is None or (seed != 0 and request.mode.variant):
             return None
         return _quantized(it, x, out, fmt, request, dtype)
 

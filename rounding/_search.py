@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ _VIEW: dict[int, Any] = {4: np.int32, 8: np.int64}
 _FLOAT: dict[int, Any] = {4: np.float32, 8: np.float64}
 _INFINITE = {4: 0x7F800000, 8: 0x7FF0000000000000}
 _MASK = {4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}
+#: Writes what flat floats become.
+Run = Callable[[Any, Any], None]
 #: Up to here every decision point is compared; the comparisons are vectorized.
 _FEW = 32
 
@@ -68,36 +71,52 @@ def _keys(x: NDArray[Any]) -> NDArray[Any]:
 
 def encode(x: NDArray[Any], fmt: ScalarFormat, mode: Rounding, overflow: str) -> NDArray[Any]:
     """Return the codes of contiguous floats; NaN gets the table's code for it."""
-    table = lower_table(fmt, mode, overflow)
-    return _find(x, fmt, mode, overflow, _results(table, True).astype(code_dtype(fmt.bits)))
+    return _found(x, *_looking(fmt, mode, overflow, x.dtype.itemsize, True))
 
 
 def quantize(x: NDArray[Any], fmt: ScalarFormat, mode: Rounding, overflow: str) -> NDArray[Any]:
     """Return the values that contiguous floats round to; NaN stays NaN. float32 where it holds all values."""
-    results = _results(lower_table(fmt, mode, overflow), False)
-    if x.dtype == np.float32:
-        with np.errstate(over="ignore", under="ignore"):
-            narrow = results.astype(np.float32)
-        results = narrow if np.array_equal(narrow, results, equal_nan=True) else results
-    return _find(x, fmt, mode, overflow, results)
+    return _found(x, *_looking(fmt, mode, overflow, x.dtype.itemsize, False))
 
 
-def _results(table: Table, codes: bool) -> NDArray[Any]:
-    """Return what each index stands for, and what NaN does at the end."""
-    return np.append(table.codes, table.nan_code) if codes else np.append(table.values, np.nan)
+def small_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> Run | None:
+    """Return what rounds flat arrays of a dtype if that holds all values, and there are few."""
+    if fmt.bits > 8 or mode.variant:
+        return None
+    results, run = _looking(fmt, mode, overflow, np.dtype(dtype).itemsize, False)
+    return run if results.dtype == dtype else None
 
 
-def _find(x: NDArray[Any], fmt: ScalarFormat, mode: Rounding, overflow: str, results: NDArray[Any]) -> NDArray[Any]:
+def _found(x: NDArray[Any], results: NDArray[Any], run: Run) -> NDArray[Any]:
+    out = np.empty(x.shape, results.dtype)
+    numbers, sink = x.reshape(-1), out.reshape(-1)
+    split(x.size, lambda a, b: run(numbers[a:b], sink[a:b]), pieces=4)
+    return out
+
+
+@lru_cache(maxsize=256)
+def _looking(fmt: ScalarFormat, mode: Rounding, overflow: str, size: int, codes: bool) -> tuple[NDArray[Any], Run]:
+    """Return what each index stands for, what NaN does at the end, and what writes that for flat floats."""
     from lowp.rounding._table_kernels import count, find
 
-    size = x.dtype.itemsize
-    cuts, out = lower_table(fmt, mode, overflow).cuts, np.empty(x.shape, results.dtype)
-    sink, numbers = out.reshape(-1), x.reshape(-1)
-    if len(cuts) <= _FEW:
-        ceiling = _ceiling(cuts, size)
-        split(x.size, lambda a, b: count(numbers[a:b], sink[a:b], results, ceiling), pieces=4)
-        return out
-    plan, source = _plan(fmt, mode, overflow, size), numbers.view(_VIEW[size])
+    table = lower_table(fmt, mode, overflow)
+    results = _codes(table, fmt) if codes else _values(table, size)
+    if len(table.cuts) <= _FEW:
+        ceiling = _ceiling(table.cuts, size)
+        return results, lambda x, sink: count(x, sink, results, ceiling)
+    plan, view = _plan(fmt, mode, overflow, size), _VIEW[size]
     shared = (results, plan.starts, plan.cuts, plan.shift, _INFINITE[size], _MASK[size])
-    split(x.size, lambda a, b: find(source[a:b], sink[a:b], *shared), pieces=4)
-    return out
+    return results, lambda x, sink: find(x.view(view), sink, *shared)
+
+
+def _codes(table: Table, fmt: ScalarFormat) -> NDArray[Any]:
+    return np.append(table.codes, table.nan_code).astype(code_dtype(fmt.bits))
+
+
+def _values(table: Table, size: int) -> NDArray[Any]:
+    results = np.append(table.values, np.nan)
+    if size == 8:
+        return results
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = results.astype(np.float32)
+    return narrow if np.array_equal(narrow, results, equal_nan=True) else results

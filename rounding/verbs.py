@@ -87,7 +87,7 @@ def quantize(
         return quantize_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
     if quickly(x, out, axis, seed):
         run = quick_run(x.dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
-        found = None if run is None else run(x, np.empty(x.shape, x.dtype) if out is None else out)
+        found = None if run is None else run(x, np.empty(x.shape, x.dtype) if out is None else out, seed)
         if found is not None:
             return found
     resolved = parse(fmt)
