@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Bytes of the largest room that is kept.
-_MOST = 1 << 23
+#: Bytes of the largest room that is kept; larger products take so long that memory hardly counts.
+_MOST = 1 << 22
 
 
 class _Rooms(threading.local):
