@@ -30,21 +30,21 @@ def aligned_columns(
 
     Args:
         rows: First and last row, counted over the whole batch.
-        a: Values and exponents (int16) of the left operand, (batch * rows, terms).
+        a: Values and exponents of the left operand, (batch * rows, terms).
         b: The same of the right operand, cut in tiles of columns: (batch, tiles, terms, width).
         specials: Values as float64 in the same shapes, and which steps have operands that are not finite: (rows,
             steps), (batch, tiles, steps, width).
         plan: `AlignedPlan`.
         stored: `StoredPlan`.
         p: The same as `LanePlan`.
-        room: Room for the sums, powers and earlier running sums of a tile; like `state` in the operands' dtype.
+        room: Room for the sums, powers and earlier running sums of a tile, like `state` in the operands' dtype, and for
+            its largest exponents, in theirs.
         state: Running sums, (batch * rows, tiles, width); results.
     """
     a_values, a_exponents = a
     b_values, b_exponents = b
-    sums, powers, before = room
-    tiles, terms, width = b_values.shape[1:]
-    top = np.empty(width, np.int16)
+    sums, powers, before, top = room
+    tiles, terms = b_values.shape[1:3]
     for item in range(rows[0] // plan.rows, -(-rows[1] // plan.rows)):
         first, last = max(rows[0], item * plan.rows), min(rows[1], (item + 1) * plan.rows)
         for tile in range(tiles):
@@ -54,9 +54,8 @@ def aligned_columns(
                 values, exponents = b_values[item, tile, start:stop], b_exponents[item, tile, start:stop]
                 for row in range(first, last):  # innermost: a step of a tile of columns stays in the first-level cache
                     running = state[row, tile]
-                    largest = _running_exponents(running, least, plan.zero_exponent, p, top)
-                    _largest_exponents(a_exponents, row, start, exponents, top)
-                    _powers(top, plan, p, powers)
+                    _largest_exponents(a_exponents, row, start, exponents, plan, top)
+                    largest = _powers(top, running, least, plan, p, powers)
                     if plan.floor == 1:
                         _sum_of_terms(a_values, row, start, values, True, powers, sums)
                     else:
@@ -85,41 +84,56 @@ def _correct_specials(specials: Any, place: Any, special: int, stored: Any, befo
 
 
 @_inline
-def _running_exponents(running: Any, least: int, zero: int, p: Any, top: Any) -> Any:
-    """Write the exponents of the running sums, at least zero's; return the largest."""
-    largest, floor, absent = np.int32(p.no_exponent), np.int32(max(least, zero)), np.int32(zero)
-    for j in range(top.size):
-        exponent = exponent_of(running[j])
-        largest = max(largest, exponent)
-        top[j] = max(floor, exponent) if exponent > p.no_exponent else absent
-    return largest
+def _higher(d: Any, b: Any, e: Any, c: Any, kind: Any) -> Any:
+    return max(kind(d + b), kind(e + c))
 
 
 @_inline
-def _largest_exponents(a: Any, row: int, start: int, b: Any, top: Any) -> None:
-    """Raise exponents to the largest of the products of each column."""
-    whole = len(b) // 4 * 4
-    for k in range(0, whole, 4):  # four at a time, or the loop waits for loads and stores of `top`
+def _largest_exponents(a: Any, row: int, start: int, b: Any, plan: Any, top: Any) -> None:
+    """Write the largest exponent of the products of each column; the integers are wide enough for all sums of two."""
+    kind = top.dtype.type
+    for j in range(top.size):
+        top[j] = kind(2 * plan.absent_exponent)
+    eights, fours = len(b) // 8 * 8, len(b) // 4 * 4
+    for k in range(0, eights, 8):  # eight at a time, or the loop waits for loads and stores of `top`
         i = start + k
         e0, e1, e2, e3 = a[row, i], a[row, i + 1], a[row, i + 2], a[row, i + 3]
-        b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
+        e4, e5, e6, e7 = a[row, i + 4], a[row, i + 5], a[row, i + 6], a[row, i + 7]
+        b0, b1, b2, b3, b4, b5, b6, b7 = b[k], b[k + 1], b[k + 2], b[k + 3], b[k + 4], b[k + 5], b[k + 6], b[k + 7]
         for j in range(top.size):
-            low = max(np.int16(e0 + b0[j]), np.int16(e1 + b1[j]))
-            high = max(np.int16(e2 + b2[j]), np.int16(e3 + b3[j]))
+            low = max(_higher(e0, b0[j], e1, b1[j], kind), _higher(e2, b2[j], e3, b3[j], kind))
+            high = max(_higher(e4, b4[j], e5, b5[j], kind), _higher(e6, b6[j], e7, b7[j], kind))
             top[j] = max(top[j], low, high)
-    for k in range(whole, len(b)):
+    for k in range(eights, fours, 4):
+        i = start + k
+        f0, f1, f2, f3 = a[row, i], a[row, i + 1], a[row, i + 2], a[row, i + 3]
+        c0, c1, c2, c3 = b[k], b[k + 1], b[k + 2], b[k + 3]
+        for j in range(top.size):
+            four = max(_higher(f0, c0[j], f1, c1[j], kind), _higher(f2, c2[j], f3, c3[j], kind))
+            top[j] = max(top[j], four)
+    for k in range(fours, len(b)):
         e, others = a[row, start + k], b[k]
         for j in range(top.size):
-            top[j] = max(top[j], np.int16(e + others[j]))
+            top[j] = max(top[j], kind(e + others[j]))
 
 
 @_inline
-def _powers(top: Any, plan: Any, p: Any, powers: Any) -> None:
-    """Write `2^(fraction_bits - top)`; where that is beyond the dtype, all products are zero."""
+def _powers(top: Any, running: Any, least: int, plan: Any, p: Any, powers: Any) -> Any:
+    """Write `2^(fraction_bits - e)`, `e` the largest exponent of products and running sums; return that of the latter.
+
+    Where the power is beyond the dtype, all products are zero.
+    """
+    zero, present = np.int32(plan.zero_exponent), np.int32(plan.least_product_exponent)
+    largest, floor = np.int32(p.no_exponent), np.int32(max(least, plan.zero_exponent))
     fraction, most = np.int32(plan.fraction_bits), np.int32(p.most_exponent - 1)
     for j in range(top.size):
-        exponent = max(min(np.int32(fraction - np.int32(top[j])), most), np.int32(-most))
+        own, product = exponent_of(running[j]), np.int32(top[j])
+        largest = max(largest, own)
+        highest = max(floor, own) if own > p.no_exponent else zero
+        highest = max(highest, product) if product >= present else highest
+        exponent = max(min(np.int32(fraction - highest), most), np.int32(-most))
         powers[j] = power_of_two(exponent, powers[j])
+    return largest
 
 
 @_inline

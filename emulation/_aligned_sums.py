@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from lowp._errors import ArgumentError
 from lowp.emulation import _aligned_columns_kernels as columns_kernels
 from lowp.emulation import _aligned_kernels as kernels
+from lowp.emulation._aligned_tiles import lane_operands, tile_width, tiles
 from lowp.emulation._factors import ZERO_EXPONENT, Factors, factors, least_exponent, scaled
 from lowp.emulation._operands import check_comes_back
-from lowp.emulation._scratch import room
+from lowp.emulation._scratch import new_room, room
 from lowp.emulation._side import Side
 from lowp.emulation._stored_plan import StoredPlan, is_storable, lane_plan, stored_plan
 from lowp.formats.float_format import Float
@@ -38,9 +39,6 @@ _WAYS = {
     "toward_negative": columns_kernels.DOWN,
     "toward_positive": columns_kernels.UP,
 }
-_WIDTH = 128
-#: The exponent of zero where exponents have 16 bits.
-_ABSENT = -(1 << 13)
 
 
 class AlignedPlan(NamedTuple):
@@ -68,6 +66,8 @@ class AlignedPlan(NamedTuple):
     element_exponent: int
     special: int
     way: int
+    absent_exponent: int = 0  # of zeros, where exponents have few bits
+    least_product_exponent: int = 0
 
 
 def run(
@@ -273,60 +273,41 @@ class _Sums:
                  sides: tuple[Side, Side], dtype: type[np.floating[Any]] | None) -> None:  # fmt: skip
         self.plan, self.stored, self.dtype = plan, stored, dtype
         self.left, self.right, self.scales, self.sides = left, right, scales, sides
-        columns = sides[1].values.shape[2]
-        self.width = min(_WIDTH, -(-columns // 8) * 8)
+        self.width = tile_width(sides[1].values.shape[2], dtype)
 
     def run(self, c: NDArray[np.float64]) -> NDArray[Any]:
         batch, rows, columns = c.shape
-        tiles = -(-columns // self.width)
-        whole = room("sums", (batch * rows, tiles * self.width), self.dtype or np.float64)
+        count = -(-columns // self.width)
+        whole = room("sums", (batch * rows, count * self.width), self.dtype or np.float64)
         whole[:, :columns], whole[:, columns:] = c.reshape(batch * rows, columns), 0
-        state = whole.reshape(batch * rows, tiles, self.width)
+        state = whole.reshape(batch * rows, count, self.width)
         specials = self._specials()
+        plan = self.plan
         a: tuple[NDArray[Any], ...]
         b: tuple[NDArray[Any], ...]
         if self.dtype is not None:
-            exponents = self.left.narrow_exponents(_ABSENT, room("left exponents", self.left.values.shape, np.int16))
-            a = self._kept("left", self.left.numbers), exponents.reshape(batch * rows, -1)
-            b = (
-                self._kept_tiles("right", self.right.numbers, 0, self.dtype),
-                self._kept_tiles(
-                    "right exponents",
-                    self.right.narrow_exponents(_ABSENT, room("exponents", self.right.values.shape, np.int16)),
-                    _ABSENT,
-                    np.int16,
-                ),
-            )
+            a, b, plan = lane_operands(self.left, self.right, plan, self.width, self.dtype)
         else:
             a, b = self._general(self.left, self._flat, 0), self._general(self.right, self._tiles, 1)
 
         def work(start: int, stop: int) -> None:
             span = (start // unit, stop // unit)
             if self.dtype is None:
-                kernels.aligned_general(span, a, b, specials, self.plan, self.stored, state)
+                kernels.aligned_general(span, a, b, specials, plan, self.stored, state)
                 return
-            room = tuple(np.zeros((3, self.width), self.dtype))
+            step = *(new_room("", (self.width,), self.dtype) for _ in range(3)), new_room("", (self.width,), b[1].dtype)
             p = lane_plan(self.stored, self.dtype)
-            columns_kernels.aligned_columns(span, a, b, specials, self.plan, self.stored, p, room, state)
+            columns_kernels.aligned_columns(span, a, b, specials, plan, self.stored, p, step, state)
 
         unit = max(self.sides[0].values.shape[2] * columns, 1)  # `split` counts multiply-adds
         split(batch * rows * unit, work, unit)
         return np.array(whole[:, :columns], np.float64, order="C").reshape(batch, rows, columns)
 
-    def _kept(self, name: str, x: NDArray[Any]) -> NDArray[Any]:
-        found = room(name, (x.shape[0] * x.shape[1], x.shape[2]), self.dtype)
-        found[:] = x.reshape(found.shape)
-        return found
-
-    def _kept_tiles(self, name: str, x: NDArray[Any], fill: Any, dtype: Any) -> NDArray[Any]:
-        tiles = max(-(-x.shape[2] // self.width), 1)
-        return _tiled(x, self.width, fill, dtype, room(name, (len(x), tiles, x.shape[1], self.width), dtype))
-
     def _flat(self, x: NDArray[Any], dtype: Any, _fill: Any = 0) -> NDArray[Any]:
         return np.ascontiguousarray(x.reshape(-1, x.shape[2]), dtype)
 
     def _tiles(self, x: NDArray[Any], dtype: Any, fill: Any = 0) -> NDArray[Any]:
-        return _tiled(x, self.width, fill, dtype)
+        return tiles(x, self.width, fill, dtype)
 
     def _general(self, x: Factors, shape: Any, side: int) -> tuple[NDArray[Any], ...]:
         parts = shape(x.significands, np.int64), shape(x.exponents, np.int32, ZERO_EXPONENT)
@@ -339,24 +320,11 @@ class _Sums:
     def _specials(self) -> tuple[NDArray[Any], ...]:
         """Return values with NaN and infinities, and which steps have some."""
         if not self.plan.special:
-            flat, tiles = np.zeros((1, 1)), np.zeros((1, 1, 1, 1))
-            return flat, tiles, flat.astype(np.bool_), tiles.astype(np.bool_)
+            flat, tile = np.zeros((1, 1)), np.zeros((1, 1, 1, 1))
+            return flat, tile, flat.astype(np.bool_), tile.astype(np.bool_)
         a, b = self.sides[0].scaled_values(-1), self.sides[1].scaled_values(-2)
-        left, right = a.reshape(-1, a.shape[2]), _tiled(b, self.width)
+        left, right = a.reshape(-1, a.shape[2]), tiles(b, self.width)
         starts = np.arange(0, max(a.shape[2], 1), self.plan.group)
         bad_left = np.logical_or.reduceat(~np.isfinite(left), starts, axis=1)
         bad_right = np.logical_or.reduceat(~np.isfinite(right), starts, axis=2)
         return np.ascontiguousarray(left), right, bad_left, bad_right
-
-
-def _tiled(x: NDArray[Any], width: int, fill: Any = 0, dtype: Any = None, out: Any = None) -> NDArray[Any]:
-    """Return (batch, terms, columns) as (batch, tiles, terms, width)."""
-    batch, terms, columns = x.shape
-    tiles = max(-(-columns // width), 1)
-    found = np.empty((batch, tiles, terms, width), dtype or x.dtype) if out is None else out
-    full = columns // width
-    found[:, :full] = x[:, :, : full * width].reshape(batch, terms, full, width).transpose(0, 2, 1, 3)
-    if full < tiles:
-        found[:, full, :, : columns - full * width] = x[:, :, full * width :]
-        found[:, full, :, columns - full * width :] = fill
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,31 +30,33 @@ class Factors:
         exponents: int32; of zero, and of what is not finite, `ZERO_EXPONENT`.
         fraction_bits: Significands are less than `2^(fraction_bits + 1)`.
         finite: Which numbers are finite; None: all are.
+        furthest: The largest magnitude of an exponent other than `ZERO_EXPONENT`; 0 if there is none.
     """
 
     values: NDArray[np.float64]
     exponents: NDArray[np.int32]
     fraction_bits: int
     finite: NDArray[np.bool_] | None
+    furthest: int
 
     @property
     def numbers(self) -> NDArray[np.float64]:
         """The numbers, 0 for what is not finite."""
         return self.values if self.finite is None else np.where(self.finite, self.values, 0.0)
 
-    @cached_property
+    @property
     def reach(self) -> int:
         """The largest magnitude of an exponent, last bits included."""
+        return self.furthest + self.fraction_bits
+
+    def tile(self, absent: int, numbers: NDArray[Any], exponents: NDArray[Any]) -> None:
+        """Write the numbers and their exponents, those of zeros as `absent`, in tiles of columns.
+
+        Arrays are (batch, tiles, rows, width); beyond the last column are zeros.
+        """
         from lowp.emulation import _factors_kernels as kernels
 
-        return int(kernels.largest_magnitude(self.exponents.reshape(-1), ZERO_EXPONENT)) + self.fraction_bits
-
-    def narrow_exponents(self, absent: int, found: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Write the exponents as int16, those of zeros as `absent`."""
-        from lowp.emulation import _factors_kernels as kernels
-
-        kernels.narrowed(self.exponents.reshape(-1), absent, found.reshape(-1))
-        return found
+        kernels.tiled(np.ascontiguousarray(self.numbers), self.exponents, absent, numbers, exponents)
 
     @cached_property
     def significands(self) -> NDArray[np.int64]:
@@ -76,7 +79,7 @@ def factors(values: NDArray[np.float64], fmt: ScalarFormat, room: NDArray[np.int
     values = np.ascontiguousarray(values)
     exponents = np.empty(values.shape, np.int32) if room is None else room
     flat = values.reshape(-1).view(np.int64)
-    all_finite = kernels.exponents(flat, least_exponent(fmt), ZERO_EXPONENT, exponents.reshape(-1))
+    all_finite, furthest = kernels.exponents(flat, least_exponent(fmt), ZERO_EXPONENT, exponents.reshape(-1))
     finite = None if all_finite else np.isfinite(values)
     bits = precision(fmt)
     if bits > MOST_BITS:
@@ -86,7 +89,7 @@ def factors(values: NDArray[np.float64], fmt: ScalarFormat, room: NDArray[np.int
             f"operands in {fmt.name!r}, of {bits} significant bits, are too wide for aligned sums, which take "
             f"{MOST_BITS}; leave alignment out."
         )
-    return Factors(values, exponents, bits - 1, finite)
+    return Factors(values, exponents, bits - 1, finite, int(furthest))
 
 
 def _most_bits(values: NDArray[np.float64]) -> int:
@@ -98,6 +101,8 @@ def _most_bits(values: NDArray[np.float64]) -> int:
 
 def scaled(elements: Factors, scales: Factors) -> Factors:
     """Return numbers times their scales; significands and exponents combine without being renormalised."""
+    from lowp.emulation import _factors_kernels as kernels
+
     bits = elements.fraction_bits + scales.fraction_bits
     if bits >= MOST_BITS:
         raise ArgumentError(f"elements times scales have {bits + 1} significant bits; aligned sums take {MOST_BITS}.")
@@ -105,7 +110,8 @@ def scaled(elements: Factors, scales: Factors) -> Factors:
         values = elements.values * scales.values
     finite = np.isfinite(values)
     exponents = np.where((values == 0) | ~finite, ZERO_EXPONENT, elements.exponents + scales.exponents).astype(np.int32)
-    return Factors(values, exponents, bits, None if finite.all() else finite)
+    furthest = int(kernels.largest_magnitude(exponents.reshape(-1), ZERO_EXPONENT))
+    return Factors(values, exponents, bits, None if finite.all() else finite, furthest)
 
 
 def least_exponent(fmt: ScalarFormat) -> int:

@@ -1,4 +1,4 @@
-"""Exponents of many numbers, compiled; arrays are flat."""
+"""Exponents of many numbers, and numbers and exponents in tiles, compiled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ _FIELD, _BIAS = 0x7FF, 1023
 def exponents(bits: Any, least: int, zero: int, out: Any) -> Any:
     """Write the exponents of float64 numbers given as bits, at least `least`; `zero` for zero and what is not finite.
 
-    Returns whether all are finite. Subnormal numbers of float64 count as zero.
+    Returns whether all are finite, and the largest magnitude of an exponent that is not `zero`, 0 if there is none.
+    Subnormal numbers of float64 count as zero.
     """
-    largest = np.int64(0)
+    top, furthest = np.int64(0), np.int64(0)
     for i in range(out.size):
         field = (bits[i] >> 52) & _FIELD
-        largest = max(largest, field)
-        out[i] = zero if (field == 0) | (field == _FIELD) else max(field - _BIAS, np.int64(least))
-    return largest < _FIELD
+        top = max(top, field)
+        exponent = max(field - _BIAS, np.int64(least))
+        none = (field == 0) | (field == _FIELD)
+        out[i] = zero if none else exponent
+        furthest = max(furthest, np.int64(0) if none else abs(exponent))
+    return top < _FIELD, furthest
 
 
 @_compile
@@ -35,7 +39,19 @@ def largest_magnitude(numbers: Any, zero: int) -> Any:
 
 
 @_compile
-def narrowed(numbers: Any, least: int, out: Any) -> None:
-    """Write exponents, at least `least`, to an array of smaller integers."""
-    for i in range(out.size):
-        out[i] = max(numbers[i], np.int32(least))
+def tiled(numbers: Any, exponents: Any, least: int, out: Any, out_exponents: Any) -> None:
+    """Write numbers and their exponents, at least `least`, of (batch, rows, columns) as (batch, tiles, rows, width)."""
+    batch, tiles, rows, width = out.shape
+    columns = numbers.shape[2]
+    for item in range(batch):
+        for row in range(rows):
+            for tile in range(tiles):
+                start = tile * width
+                count = min(columns - start, width)
+                x, e = numbers[item, row, start : start + count], exponents[item, row, start : start + count]
+                y, f = out[item, tile, row], out_exponents[item, tile, row]
+                for j in range(count):
+                    y[j] = x[j]
+                    f[j] = max(e[j], np.int32(least))
+                y[count:] = 0
+                f[count:] = least

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Multiply-adds whose operands and sums are held at a time.
 _PART = 1 << 27
 #: Numbers that are compared with a format's at a time.
-_CHECKED = 1 << 16
+_CHECKED = 1 << 15
 
 
 def run_codes(
@@ -44,7 +44,10 @@ def run_values(
     unit: MatrixUnit, a: ArrayLike, b: ArrayLike, c: ArrayLike | None, scale_a: Any, scale_b: Any
 ) -> NDArray[np.float64]:
     """Return values of `a @ b + c`; see `MatrixUnit.run`."""
-    values = [checked(unit.a, a, "a"), checked(unit.b, b, "b"), None if c is None else checked(unit.c, c, "c")]
+    values = [
+        None if x is None else checked(name, x, role, scratch.room)
+        for role, name, x in (("a", unit.a, a), ("b", unit.b, b), ("c", unit.c, c))
+    ]
     scales = [_scales(unit, given, f"scale_{side}", checked) for side, given in (("a", scale_a), ("b", scale_b))]
     return product(unit, values[0], values[1], values[2], *scales)
 
@@ -123,36 +126,46 @@ def encoded(name: str, values: NDArray[np.float64]) -> NDArray[Any]:
     return np.asarray(codes.view(f"int{coding.container}") if signed else codes)
 
 
-def checked(name: str, values: ArrayLike, role: str) -> NDArray[np.float64]:
-    """Return values, every one of which the format has; of TF32 patterns, those that the unit reads."""
+def checked(name: str, values: ArrayLike, role: str, room: scratch.Room = scratch.new_room) -> NDArray[np.float64]:
+    """Return values, every one of which the format has; of TF32 patterns, those that the unit reads.
+
+    Raises:
+        ArgumentTypeError: They are not real numbers.
+        ArgumentError: The format does not have one of them.
+    """
     coding = _unit_rows.coding(name)
     plain = np.asarray(values)
     if plain.dtype.kind not in "iufV" and plain.size:  # V: the floats of ml_dtypes
         raise ArgumentTypeError(f"{role} must hold real numbers, not {plain.dtype}.")
-    given = plain.astype(np.float64, copy=False)
-    flat, own = given.reshape(-1), False
+    flat = plain.reshape(-1)
+    flat = flat if flat.dtype == np.float32 else flat.astype(np.float64, copy=False)
+    found = flat if flat.dtype == np.float64 else room(f"numbers of {role}", flat.shape, np.float64)
+    buffer = room(f"numbers of {role} as read", (min(flat.size, _CHECKED),), flat.dtype)
     for start in range(0, flat.size, _CHECKED):
         part = flat[start : start + _CHECKED]
-        read = _read(part, coding)
-        if (read.view(np.int64) == part.view(np.int64)).all():
-            continue
-        wrong = (part != part.astype(np.float32) if coding.ignored else part != read) & ~np.isnan(part)
-        if wrong.any():
-            holder = "float32" if coding.ignored else coding.format.name
-            raise ArgumentError(
-                f"{role} holds {float(part[wrong][0])!r}, which {holder!r} does not have; round it first: "
-                f"lowp.quantize({role}, {holder!r})."
-            )
-        flat, own = (flat if own else flat.copy()), True
-        flat[start : start + _CHECKED] = read
-    return flat.reshape(given.shape)
+        read, same = _read(part, coding, role, buffer[: part.size])
+        if found is flat and not same:
+            found = flat.copy()
+        if found is not flat:
+            found[start : start + _CHECKED] = part if same else read
+    return found.reshape(plain.shape)
 
 
-def _read(part: NDArray[np.float64], coding: _unit_rows.Coding) -> NDArray[np.float64]:
-    """Return numbers as a unit reads them, in room that is used again."""
+def _read(part: NDArray[Any], coding: _unit_rows.Coding, role: str, room: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return numbers as a unit reads them, and whether they are the same bits."""
     mode = "toward_zero" if coding.ignored else "ties_to_even"
-    room = scratch.room("numbers read", part.shape, np.float64)
-    return np.asarray(verbs.quantize(part, coding.format, mode, keeping(coding.format), out=room))
+    read = np.asarray(verbs.quantize(part, coding.format, mode, keeping(coding.format), out=room))
+    integers = f"i{part.itemsize}"
+    if (read.view(integers) == part.view(integers)).all():
+        return read, True
+    wrong = (part != part.astype(np.float32) if coding.ignored else part != read) & ~np.isnan(part)
+    if wrong.any():
+        holder = "float32" if coding.ignored else coding.format.name
+        raise ArgumentError(
+            f"{role} holds {float(part[wrong][0])!r}, which {holder!r} does not have; round it first: "
+            f"lowp.quantize({role}, {holder!r})."
+        )
+    return read, False
 
 
 def keeping(fmt: ScalarFormat) -> str:

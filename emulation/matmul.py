@@ -134,7 +134,7 @@ def resolved(unit: Any, accumulator: Any, operands: tuple[Any, Any]) -> MatrixUn
 
 
 def operand(x: Any, role: str, axis: int, passing: bool = False) -> Operand:
-    """Return the values of an operand, scales apart; `passing`: none of it is kept after the call it is for."""
+    """Return the values of an operand, scales apart; `passing`: in float32, if they came so, and perhaps not copied."""
     if isinstance(x, Encoded):
         return _encoded(x, role, axis)
     if isinstance(x, Coded):
@@ -160,12 +160,7 @@ def _exact(source: Source, role: str, passing: bool = False) -> NDArray[np.float
         raise RangeError(
             f"{role} holds an integer beyond 2^53 that float64 does not have; products take numbers it has."
         )
-    values = widen(source.values)
-    if not passing:
-        return values.astype(np.float64)
-    found = room(f"operand {role}", values.shape, np.float64)
-    found[...] = values
-    return found
+    return source.values if passing else widen(source.values).astype(np.float64)
 
 
 def plain_format(name: str) -> ScalarFormat:
@@ -219,6 +214,8 @@ def product(
                     f"{role} has scales for blocks of {x.block}; {how.name!r} takes blocks of {how.block}."
                 )
         return _unit_run.run_values(how, a.values, b.values, c, a.scales, b.scales)
+    for side, x in (("left", a), ("right", b)):
+        x.values = _as_double(x.values, side)
     left, right, start, lead = _unit_run.shaped(a.values, b.values, c)
     sides = [
         Side(values, x.format, flat_scales(x, lead), x.scale_format, x.block) for values, x in ((left, a), (right, b))
@@ -227,6 +224,14 @@ def product(
         check_addend(start, how)
     result = summed(sides[0], sides[1], start, how, result_format(how))
     return result.reshape(*lead, left.shape[1], right.shape[2])
+
+
+def _as_double(x: NDArray[Any], side: str) -> NDArray[np.float64]:
+    if x.dtype == np.float64:
+        return x
+    found = room(f"{side} operand", x.shape, np.float64)
+    found[...] = x
+    return found
 
 
 def check_addend(c: NDArray[np.float64], accumulator: Accumulator) -> None:

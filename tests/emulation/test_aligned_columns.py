@@ -130,3 +130,55 @@ def test_calls_of_several_threads_do_not_meet() -> None:
         for _ in range(5):
             for found, wanted in zip(pool.map(lambda x: lowp.matmul(*x, unit=unit), given), alone, strict=True):
                 np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("reach", [20, 21, 22, 33])
+@pytest.mark.parametrize("out", ["float32", lowp.formats.Float(8, 13)], ids=str)
+def test_exponents_at_the_ends_of_their_integers(chosen: list[Any], reach: int, out: Any) -> None:
+    rng = np.random.default_rng(reach)
+    accumulator = Accumulator(format=out, group=11, rounding="toward_zero", overflow="infinity", alignment=NARROW)
+    ends = np.ldexp([0, 1, 1, 1.9921875, -1.5, -1], [0, reach, -reach, -reach, reach, 0])
+    pairs = np.array(np.meshgrid(ends, ends)).reshape(2, -1)  # every pair alone, among products with a zero
+    terms = 11 * pairs.shape[1]
+    a, b = np.zeros((2, terms)), np.zeros((terms, 3))
+    for i, (x, y) in enumerate(pairs.T):
+        first, second, third = 11 * i + rng.permutation(11)[:3]
+        a[0, first], b[first] = x, y
+        a[:, second], b[third] = np.ldexp(1.25, reach), np.ldexp(1.75, reach)
+    a[1] = a[0][rng.permutation(terms)]
+    b[:, 1:] = rng.choice(ends, (terms, 2))
+    starts = np.arange(0, terms, 11)
+    for start in starts:  # each step by itself: what a step before has left may hide what it gets wrong
+        x, y = a[:, start : start + 11], b[start : start + 11]
+        for c in (0.0, 2.0**-58 * (1 + 2.0**-13)):  # so small that the exponent of a zero would show
+            given = lowp.encode(x, "bfloat16"), lowp.encode(y, "bfloat16")
+            found = lowp.matmul(*given, np.full((2, 3), c, np.float32), accumulator=accumulator)
+            same_bits(found, oracle(accumulator, x, y, "bfloat16", c=c))
+    assert set(chosen) == {np.float32}
+
+
+@pytest.mark.parametrize("columns", [1, 7, 63, 64, 65, 129, 255, 256, 257, 300, 513])
+def test_tiles_of_any_number_of_columns(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    unit = "hopper/wgmma_m64n8k32/e4m3_e4m3/f32"
+    a, b = operands(rng, "float8_e4m3fn", 3, 64, columns)
+    found = lowp.matmul(a, b, unit=unit)
+    one_by_one = [lowp.matmul(a, b[:, j : j + 1], unit=unit) for j in range(columns)]
+    np.testing.assert_array_equal(found, np.concatenate(one_by_one, axis=1))
+
+
+@pytest.mark.parametrize("out", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("overflow", ["infinity_or_nan", "saturate"])
+def test_running_sums_that_are_not_finite(chosen: list[Any], out: str, overflow: str) -> None:
+    accumulator = Accumulator(
+        format=out, group=4, rounding="toward_zero", overflow=overflow, alignment=Alignment(fraction_bits=10)
+    )
+    a, b = operands(np.random.default_rng(7), "float8_e5m2", 2, 12, 5)
+    special = [np.nan, np.inf, -np.inf, 1.0, 0.0]
+    c = np.array([special, special])
+    if out == "float8_e4m3fn":
+        c = np.where(np.isinf(c), 448.0, c)
+    found = lowp.matmul(lowp.encode(a, "float8_e5m2"), lowp.encode(b, "float8_e5m2"), c, accumulator=accumulator)
+    wanted = [[oracle(accumulator, a[i : i + 1], b[:, j : j + 1], "float8_e5m2", c=float(c[i, j]), c_format=out)[0, 0]
+               for j in range(5)] for i in range(2)]  # fmt: skip
+    same_bits(found, np.array(wanted))
