@@ -18,6 +18,7 @@ from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
+from lowp.rounding._short_kernels import narrowed, widened
 from lowp.rounding.lowering import fits_float32, lower
 from lowp.rounding.modes import Rounding
 
@@ -49,13 +50,22 @@ def has_float32_exponents(fmt: ScalarFormat) -> bool:
 
 @lru_cache(maxsize=64)
 def shift_plan(fmt: Float, mode: Rounding, overflow: str) -> NDArray[np.int32]:
-    """Return the bits to drop, the largest value and the special results as float32 bits."""
+    """Return the bits to drop, the largest value, the special results as float32 bits and whether ends are mirrored."""
     plan = lower(fmt, mode, overflow, 32)
     over, infinity = (
         (plan.overflow_bits, plan.overflow_bits_negative),
         (plan.infinity_bits, plan.infinity_bits_negative),
     )
-    return np.array([23 - fmt.mantissa_bits, plan.max_bits, *over, *infinity, plan.negative_zero], np.int32)
+    last = plan.negative_zero, aremirrored(plan)
+    return np.array([23 - fmt.mantissa_bits, plan.max_bits, *over, *infinity, *last], np.int32)
+
+
+def aremirrored(plan: Any) -> bool:
+    """Whether -0 exists, infinity overflows as large numbers do, and negative numbers end as positive ones do."""
+    ends = plan.overflow_bits, plan.infinity_bits
+    others = plan.overflow_bits_negative, plan.infinity_bits_negative
+    same = ends[0] == ends[1] and all(int(b) ^ int(a) == 1 << 31 for a, b in zip(ends, others, strict=True))
+    return bool(plan.negative_zero) and same
 
 
 class FastPlan:
@@ -67,7 +77,8 @@ class FastPlan:
             least_exponent, mantissa = fmt.emin + 127, fmt.mantissa_bits
         else:
             least_exponent, mantissa = 23 - fmt.fraction_bits + 127, 23
-        self.integers = np.array([least_exponent << 23, (23 - mantissa) << 23, plan.negative_zero], dtype=np.int32)
+        mirrored = aremirrored(plan) and fmt.max == -fmt.min
+        self.integers = np.array([least_exponent << 23, (23 - mantissa) << 23, plan.negative_zero, mirrored], np.int32)
         specials = [plan.overflow_bits, plan.overflow_bits_negative, plan.infinity_bits, plan.infinity_bits_negative]
         limits = [fmt.max, -fmt.min, 2.0 * max(fmt.max, -fmt.min)]
         self.floats = np.concatenate(
@@ -112,14 +123,30 @@ def _finished(v: Any, r: Any, zero_sign: Any, floats: Any) -> Any:
     return v if v != v else signed
 
 
+@_inline
+def mirrored(v: Any, r: Any, floats: Any) -> Any:
+    """As `_finished`, where ends `are_mirrored`."""
+    r = floats[3] if r > floats[0] else r
+    signed = np.int32(np.float32(r).view(np.int32) | np.int32(np.float32(v).view(np.int32) & np.int32(-0x80000000)))
+    return v if v != v else signed.view(np.float32)
+
+
 @_compile
 def rounded_to_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> None:
-    """Round float32 `x` into float32 `out`, another array; NaN passes through."""
+    """Round `x` into `out`, another array of its kind, see `widened`; NaN passes through.
+
+    `integers`, `floats`: of a `FastPlan`, whose numbers that kind has.
+    """
     least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
     ends = _as_tuple(floats)
+    if integers[3] == 1:
+        for i in range(x.size):
+            v = widened(x[i])
+            out[i] = narrowed(mirrored(v, _nearest_even(v, least, raise_by, clip), ends), x[i])
+        return
     for i in range(x.size):
-        v = x[i]
-        out[i] = _finished(v, _nearest_even(v, least, raise_by, clip), zero_sign, ends)
+        v = widened(x[i])
+        out[i] = narrowed(_finished(v, _nearest_even(v, least, raise_by, clip), zero_sign, ends), x[i])
 
 
 @_inline
@@ -134,19 +161,48 @@ def _as_tuple(floats: Any) -> Any:
     return floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], floats[6]
 
 
+@_inline
+def nearest_bits(mag: Any, shift: Any, below_half: Any, kept: Any) -> Any:
+    """Round the bits of a magnitude to fewer mantissa bits; carries run into the exponent by themselves."""
+    odd = np.int32(np.int32(mag >> shift) & np.int32(1))
+    return np.int32(np.int32(mag + np.int32(below_half + odd)) & kept)
+
+
+@_inline
+def ends_of(plan: Any) -> Any:
+    """Return the ends of a `shift_plan` apart from memory: top, what is beyond it and infinities become, -0."""
+    return plan[1], plan[2], plan[3], plan[4], plan[5], plan[6] == 1
+
+
+@_inline
+def mirrored_bits(b: Any, r: Any, ends: Any) -> Any:
+    """As `finished_bits`, where ends `are_mirrored`."""
+    r = ends[1] if r > ends[0] else r
+    value = np.int32(r | np.int32(b & np.int32(-0x80000000)))
+    return b if np.int32(b & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000) else value
+
+
+@_inline
+def finished_bits(b: Any, r: Any, ends: Any) -> Any:
+    """Return a rounded magnitude with the sign of `b`; what overflow, infinity and NaN become."""
+    top, over, over_negative, inf, inf_negative, negative_zero = ends
+    mag = np.int32(b & np.int32(0x7FFFFFFF))
+    value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
+    value = (over_negative if b < 0 else over) if r > top else value
+    value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value
+    return b if mag > 0x7F800000 else value
+
+
 @_compile
 def float32_exponents(x: Any, out: Any, plan: Any) -> None:
-    """Round float32 bits (int32 views) to fewer mantissa bits; carries run into the exponent by themselves."""
-    shift, top, negative_zero = plan[0], plan[1], plan[6] == 1
-    over, over_negative, inf, inf_negative = plan[2], plan[3], plan[4], plan[5]
-    below_half = np.int32((1 << (shift - 1)) - 1)
-    kept = np.int32(-1 << shift)
+    """Round float32 bits (int32 views) to fewer mantissa bits; `plan`: `shift_plan`."""
+    shift, ends = plan[0], ends_of(plan)
+    below_half, kept = np.int32((1 << (shift - 1)) - 1), np.int32(-1 << shift)
+    if plan[7] == 1:
+        for i in range(x.size):
+            mag = np.int32(x[i] & np.int32(0x7FFFFFFF))
+            out[i] = mirrored_bits(x[i], nearest_bits(mag, shift, below_half, kept), ends)
+        return
     for i in range(x.size):
-        b = x[i]
-        mag = np.int32(b & np.int32(0x7FFFFFFF))
-        odd = np.int32(np.int32(mag >> shift) & np.int32(1))
-        r = np.int32(np.int32(mag + np.int32(below_half + odd)) & kept)
-        value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
-        value = (over_negative if b < 0 else over) if r > top else value
-        value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value
-        out[i] = b if mag > 0x7F800000 else value
+        mag = np.int32(x[i] & np.int32(0x7FFFFFFF))
+        out[i] = finished_bits(x[i], nearest_bits(mag, shift, below_half, kept), ends)

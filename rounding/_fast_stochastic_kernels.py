@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, zero_sign_of
+from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, ends_of, finished_bits, zero_sign_of
 from lowp.rounding._lane_random_kernels import rounded_by_carries
 from lowp.rounding._stochastic_kernels import fill_words
 
@@ -86,8 +86,7 @@ def _round_randomly(x: Any, out: Any, words: Any, integers: Any, floats: Any, va
 @_compile
 def _round_bits_randomly(x: Any, out: Any, words: Any, plan: Any, variant: int, bits: int) -> None:
     """Round float32 bits (int32 views) to fewer mantissa bits by random words; plan as `float32_exponents`."""
-    shift, top, negative_zero = plan[0], plan[1], plan[6] == 1
-    over, over_negative, inf, inf_negative = plan[2], plan[3], plan[4], plan[5]
+    shift, ends = plan[0], ends_of(plan)
     quantum, to_top = np.int32(1 << shift), np.uint32(32 - shift)
     dropped = np.int32(quantum - np.int32(1))
     kept = np.uint32(np.uint32(0xFFFFFFFF) << np.uint32(32 - bits))
@@ -105,10 +104,7 @@ def _round_bits_randomly(x: Any, out: Any, words: Any, plan: Any, variant: int, 
         away = _carries(u, np.uint32(np.uint32(up) * one), np.uint32(words[i] & kept))
         away = (rest > 0) & (words[i] >= np.uint32(0x80000000)) if equal else away
         r = np.int32(low + quantum) if away else low
-        value = np.int32(r | np.int32(b & np.int32(-0x80000000))) if (r != 0) | negative_zero else np.int32(0)
-        value = (over_negative if b < 0 else over) if r > top else value
-        value = (inf_negative if b < 0 else inf) if mag == 0x7F800000 else value
-        out[i] = b if mag > 0x7F800000 else value
+        out[i] = finished_bits(b, r, ends)
 
 
 @_compile
@@ -125,12 +121,14 @@ def quantize_randomly(
     key1: int,
 ) -> None:
     """Round float32 `x` into `out`, which may be `x`; `in_bits`: exponents are float32's; `start`: first position."""
-    buffer, words = np.empty(_PIECE, np.float32), np.empty(_PIECE, np.uint32)
+    apart = x.ctypes.data != out.ctypes.data
+    buffer, words = np.empty(0 if apart else _PIECE, np.float32), np.empty(_PIECE, np.uint32)
     for i in range(0, x.size, _PIECE):
         source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
-        piece, random = buffer[: source.size], words[: source.size]
-        for j in range(source.size):
-            piece[j] = source[j]
+        piece, random = source if apart else buffer[: source.size], words[: source.size]
+        if not apart:
+            for j in range(source.size):
+                piece[j] = source[j]
         fill_words(random, start + i, key0, key1)
         if in_bits:
             _round_bits_randomly(piece.view(np.int32), sink.view(np.int32), random, integers, variant, bits)

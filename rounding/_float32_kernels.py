@@ -1,7 +1,7 @@
 """Arrays of float32, float16 and bfloat16 rounded by a deterministic mode, a piece at a time; compiled.
 
-A piece is copied, or widened, to a buffer first: a loop vectorises only if what it reads and what it writes are apart,
-and the caller's arrays may be one.
+Where the caller's arrays are one, a piece is copied to a buffer first: a loop vectorises only if what it reads and what
+it writes are apart.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from lowp.rounding._fast_directed_kernels import float32_exponents_corrected, rounded_and_corrected
 from lowp.rounding._fast_kernels import float32_exponents, rounded_to_nearest_even
+from lowp.rounding._short_kernels import narrowed, widened
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -24,52 +23,32 @@ _PIECE = 2048
 NEAREST, CORRECTED, BITS_NEAREST, BITS_CORRECTED = range(4)
 
 
-@intrinsic
-def _from_half(_context: Any, bits: Any) -> Any:
-    """Return the float32 of float16 bits."""
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), build
-
-
-@intrinsic
-def _to_half(_context: Any, value: Any) -> Any:
-    """Return the bits of a float32 in float16, rounded to nearest even."""
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
-
-    return types.uint16(types.float32), build
-
-
 @_compile
 def widen_float16(x: Any, out: Any) -> None:
     """Write float16 bits (uint16) as float32."""
     for i in range(out.size):
-        out[i] = _from_half(x[i])
+        out[i] = widened(np.int16(x[i]))
 
 
 @_compile
 def narrow_float16(x: Any, out: Any) -> None:
     """Write float32 numbers that float16 holds as its bits (uint16)."""
     for i in range(out.size):
-        out[i] = _to_half(x[i])
+        out[i] = narrowed(x[i], np.int16(0))
 
 
 @_compile
 def widen_bfloat16(x: Any, out: Any) -> None:
-    """Write bfloat16 bits (uint16) as float32 bits (uint32)."""
+    """Write bfloat16 bits (uint16) as float32."""
     for i in range(out.size):
-        out[i] = np.uint32(x[i]) << np.uint32(16)
+        out[i] = widened(x[i])
 
 
 @_compile
 def narrow_bfloat16(x: Any, out: Any) -> None:
-    """Write float32 bits (uint32) of numbers that bfloat16 holds as its bits (uint16)."""
+    """Write float32 numbers that bfloat16 holds as its bits (uint16)."""
     for i in range(out.size):
-        out[i] = np.uint16(x[i] >> np.uint32(16))
+        out[i] = narrowed(x[i], np.uint16(0))
 
 
 @_compile
@@ -88,31 +67,47 @@ def _round(x: Any, out: Any, way: int, integers: Any, floats: Any, how: Any) -> 
 @_compile
 def quantize_float32(x: Any, out: Any, way: int, integers: Any, floats: Any, how: Any) -> None:
     """Round float32 `x` into `out`, which may be `x`."""
-    buffer = np.empty(min(_PIECE, x.size), np.float32)
+    apart = x.ctypes.data != out.ctypes.data
+    buffer = np.empty(0 if apart else min(_PIECE, x.size), np.float32)
     for i in range(0, x.size, _PIECE):
         source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
-        piece = buffer[: source.size]
-        for j in range(source.size):
-            piece[j] = source[j]
+        piece = source if apart else buffer[: source.size]
+        if not apart:
+            for j in range(source.size):
+                piece[j] = source[j]
         _round(piece, sink, way, integers, floats, how)
 
 
 @_compile
-def quantize_short(x: Any, out: Any, half: bool, way: int, integers: Any, floats: Any, how: Any) -> None:
-    """Round float16 (`half`) or bfloat16 `x` into `out`, both as bits (uint16); they may be one."""
-    wide, rounded = np.empty(min(_PIECE, x.size), np.float32), np.empty(min(_PIECE, x.size), np.float32)
+def quantize_short(x: Any, out: Any, way: int, integers: Any, floats: Any, how: Any) -> None:
+    """Round float16 bits (int16) or bfloat16 bits (uint16) `x` into `out`; they may be one."""
+    apart = x.ctypes.data != out.ctypes.data
+    buffer = np.empty(0 if apart else min(_PIECE, x.size), x.dtype)
     for i in range(0, x.size, _PIECE):
         source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
-        piece, results = wide[: source.size], rounded[: source.size]
-        if half:
-            widen_float16(source, piece)
+        piece = source if apart else buffer[: source.size]
+        if not apart:
+            for j in range(source.size):
+                piece[j] = source[j]
+        if way == NEAREST:
+            rounded_to_nearest_even(piece, sink, integers, floats)
+        elif way == CORRECTED:
+            rounded_and_corrected(piece, sink, integers, floats, how)
         else:
-            widen_bfloat16(source, piece.view(np.uint32))
-        _round(piece, results, way, integers, floats, how)
-        if half:
-            narrow_float16(results, sink)
-        else:
-            narrow_bfloat16(results.view(np.uint32), sink)
+            _round_short_bits(piece, sink, way, integers, how)
+
+
+@_compile
+def _round_short_bits(x: Any, out: Any, way: int, integers: Any, how: Any) -> None:
+    wide, rounded = np.empty(x.size, np.float32), np.empty(x.size, np.float32)
+    for i in range(x.size):
+        wide[i] = widened(x[i])
+    if way == BITS_NEAREST:
+        float32_exponents(wide.view(np.int32), rounded.view(np.int32), integers)
+    else:
+        float32_exponents_corrected(wide.view(np.int32), rounded.view(np.int32), integers, how)
+    for i in range(x.size):
+        out[i] = narrowed(rounded[i], x[i])
 
 
 @_compile

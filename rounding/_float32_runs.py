@@ -72,13 +72,14 @@ def short_run(fmt: ScalarFormat, mode: Rounding, overflow: str, dtype: str) -> R
         return None
     from lowp.rounding._float32_kernels import quantize_short
 
-    half = dtype == "float16"
+    kind = np.int16 if dtype == "float16" else np.uint16
 
     def run(source: Any, sink: Any) -> None:
+        source, sink = source.view(kind), sink.view(kind)
         if source.size < SERIAL_BELOW:
-            quantize_short(source, sink, half, *how)
+            quantize_short(source, sink, *how)
         else:
-            split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], half, *how), pieces=4)
+            split(source.size, lambda a, b: quantize_short(source[a:b], sink[a:b], *how), pieces=4)
 
     return run
 

@@ -61,11 +61,10 @@ def _round_and_correct(x: Any, out: Any, integers: Any, floats: Any, how: Any) -
         magic, quantum = _number(e + raise_by), _number(e + to_quantum)
         raised = a + magic
         near = raised - magic
-        beyond, borne = near - a, quantum * off
-        free = (_bits(raised) & odd_mask) == 0
-        grows, shrinks = quantum * (up_negative if negative else up), quantum * (down_negative if negative else down)
-        r = near + grows if (beyond < -borne) & free else near
-        r = near - shrinks if (beyond > borne) & free else r
+        beyond, free = near - a, (_bits(raised) & odd_mask) == 0
+        grows, shrinks = (up_negative if negative else up), (down_negative if negative else down)
+        by = quantum * (grows if beyond < 0 else -shrinks)
+        r = near + by if (abs(beyond) > quantum * off) & free else near
         out[i] = _finished(v, r, zero_sign, ends)
 
 
@@ -81,12 +80,14 @@ def quantize_float64(x: Any, out: Any, corrects: bool, integers: Any, floats: An
         floats: As those of a `FastPlan`.
         how: The mode's `Corrections`, in order.
     """
-    buffer = np.empty(min(_PIECE, x.size))
+    apart = x.ctypes.data != out.ctypes.data
+    buffer = np.empty(0 if apart else min(_PIECE, x.size))
     for i in range(0, x.size, _PIECE):
         source, sink = x[i : i + _PIECE], out[i : i + _PIECE]
-        piece = buffer[: source.size]
-        for j in range(source.size):
-            piece[j] = source[j]
+        piece = source if apart else buffer[: source.size]
+        if not apart:
+            for j in range(source.size):
+                piece[j] = source[j]
         if corrects:
             _round_and_correct(piece, sink, integers, floats, how)
         else:

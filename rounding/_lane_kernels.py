@@ -313,4 +313,4 @@ def widen(x: Any, out: Any, dtype: Any) -> None:
     if dtype == FLOAT16:
         widen_float16(x, out)
     else:
-        widen_bfloat16(x, out.view(np.uint32))
+        widen_bfloat16(x, out)

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, zero_sign_of
+from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, mirrored, zero_sign_of
 from lowp.rounding._lane_kernels import _fused, _kept_apart
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -56,17 +56,26 @@ def _carried(u: Any, word: Any, kept: Any) -> Any:
     return np.uint32(fraction + np.uint32(word & kept)) < fraction
 
 
+@_inline
+def _by_carry(a: Any, word: Any, least: Any, raise_by: Any, to_quantum: Any, kept: Any) -> Any:
+    low, field = _below(a, least, raise_by, to_quantum)
+    up = _carried(_units(np.float32(a - low), field), word, kept)
+    return np.float32(low + np.int32(field).view(np.float32)) if up else low
+
+
 @_compile
 def rounded_by_carries(x: Any, out: Any, words: Any, integers: Any, floats: Any, bits: Any) -> None:
     """Round float32 `x` by random words into `out`, another array; plan as `rounded_to_nearest_even`."""
     least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
     ends, to_quantum = _as_tuple(floats), np.int32(raise_by - np.int32(23 << 23))
     kept = np.uint32(np.uint32(0xFFFFFFFF) << np.uint32(32 - bits))
+    if integers[3] == 1:
+        for i in range(x.size):
+            r = _by_carry(min(abs(x[i]), clip), words[i], least, raise_by, to_quantum, kept)
+            out[i] = mirrored(x[i], r, ends)
+        return
     for i in range(x.size):
-        a = min(abs(x[i]), clip)
-        low, field = _below(a, least, raise_by, to_quantum)
-        up = _carried(_units(np.float32(a - low), field), words[i], kept)
-        r = np.float32(low + np.int32(field).view(np.float32)) if up else low
+        r = _by_carry(min(abs(x[i]), clip), words[i], least, raise_by, to_quantum, kept)
         out[i] = _finished(x[i], r, zero_sign, ends)
 
 

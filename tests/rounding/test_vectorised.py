@@ -16,11 +16,10 @@ pytest.importorskip("numba")
 
 from numba import config, types
 
-from tests.rounding.instructions import Loop, innermost_loops, vector_loop
+from tests.rounding.instructions import Loop, fresh_assembly, innermost_loops, vector_loop
 
-f4, f8, i4, i8, u1, u2, u4 = (
-    t[::1] for t in (types.float32, types.float64, types.int32, types.int64, types.uint8, types.uint16, types.uint32)
-)
+f4, f8, i2, i4, i8 = (t[::1] for t in (types.float32, types.float64, types.int16, types.int32, types.int64))
+u1, u2, u4 = (t[::1] for t in (types.uint8, types.uint16, types.uint32))
 rows, n, f = types.float32[:, ::1], types.int64, types.float32
 PLAN = (f4, f4, i4, f4)
 
@@ -28,8 +27,12 @@ PLAN = (f4, f4, i4, f4)
 #: Positions of random words have 64 bits.
 KERNELS: list[tuple[str, tuple[Any, ...], int | None]] = [
     ("_fast_kernels.rounded_to_nearest_even", PLAN, 0),
+    ("_fast_kernels.rounded_to_nearest_even", (u2, u2, i4, f4), 0),
+    ("_fast_kernels.rounded_to_nearest_even", (i2, i2, i4, f4), 0),
     ("_fast_kernels.float32_exponents", (i4, i4, i4), 4),
     ("_fast_directed_kernels.rounded_and_corrected", (*PLAN, f4), 0),
+    ("_fast_directed_kernels.rounded_and_corrected", (u2, u2, i4, f4, f4), 0),
+    ("_fast_directed_kernels.rounded_and_corrected", (i2, i2, i4, f4, f4), 0),
     ("_fast_directed_kernels.float32_exponents_corrected", (i4, i4, i4, f4), 4),
     ("_fast_stochastic_kernels._round_randomly", (f4, f4, u4, i4, f4, n, n), 4),
     ("_fast_stochastic_kernels._round_bits_randomly", (i4, i4, u4, i4, n, n), 6),
@@ -37,8 +40,8 @@ KERNELS: list[tuple[str, tuple[Any, ...], int | None]] = [
     ("_float32_kernels._codes", (f4, u1, i4, f), 6),
     ("_float32_kernels.widen_float16", (u2, f4), 0),
     ("_float32_kernels.narrow_float16", (f4, u2), 0),
-    ("_float32_kernels.widen_bfloat16", (u2, u4), 0),
-    ("_float32_kernels.narrow_bfloat16", (u4, u2), 0),
+    ("_float32_kernels.widen_bfloat16", (u2, f4), 0),
+    ("_float32_kernels.narrow_bfloat16", (f4, u2), 0),
     ("_float64_kernels._round", (f8, f8, i8, f8), None),
     ("_float64_kernels._round_and_correct", (f8, f8, i8, f8, f8), None),
     ("_lane_kernels.nearest_powers", (f4, f4, rows, n, n, i4, f4), 0),
@@ -61,11 +64,28 @@ def is_vectorised(loop: Loop, most_64: int | None) -> bool:
     return loop.packed >= 8 and loop.scalar == 0 and (most_64 is None or loop.lanes_64 <= most_64)
 
 
-@pytest.mark.parametrize(("name", "signature", "most_64"), KERNELS, ids=[k[0] for k in KERNELS])
+@pytest.mark.parametrize(("name", "signature", "most_64"), KERNELS, ids=[f"{k[0]}-{k[1][0].dtype}" for k in KERNELS])
 def test_kernel_is_vectorised(name: str, signature: tuple[Any, ...], most_64: int | None) -> None:
-    module, kernel = name.split(".")
-    loop = vector_loop(getattr(importlib.import_module(f"lowp.rounding.{module}"), kernel), signature)
+    loop = vector_loop(kernel_of(name), signature)
     assert is_vectorised(loop, most_64), loop
+
+
+#: Kernels with a loop for mirrored ends and one for others.
+OF_TWO_LOOPS = ("nearest_even", "float32_exponents", "rounded_and_corrected", "exponents_corrected")
+
+
+@pytest.mark.parametrize(
+    ("name", "signature", "most_64"), [k for k in KERNELS if k[0].endswith(OF_TWO_LOOPS)],
+    ids=[f"{k[0]}-{k[1][0].dtype}" for k in KERNELS if k[0].endswith(OF_TWO_LOOPS)],
+)  # fmt: skip
+def test_both_loops_are_vectorised(name: str, signature: tuple[Any, ...], most_64: int | None) -> None:
+    loops = innermost_loops(fresh_assembly(kernel_of(name), signature))
+    assert sum(is_vectorised(loop, most_64) and loop.vector_stores > 0 for loop in loops) >= 2, loops
+
+
+def kernel_of(name: str) -> Any:
+    module, kernel = name.split(".")
+    return getattr(importlib.import_module(f"lowp.rounding.{module}"), kernel)
 
 
 def test_a_kernel_without_vectors_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
