@@ -64,7 +64,9 @@ def aremirrored(plan: Any) -> bool:
     """Whether -0 exists, infinity overflows as large numbers do, and negative numbers end as positive ones do."""
     ends = plan.overflow_bits, plan.infinity_bits
     others = plan.overflow_bits_negative, plan.infinity_bits_negative
-    same = ends[0] == ends[1] and all(int(b) ^ int(a) == 1 << 31 for a, b in zip(ends, others, strict=True))
+    same = ends[0] == ends[1] and all(
+        (int(b) ^ int(a)) & 0xFFFFFFFF == 1 << 31 for a, b in zip(ends, others, strict=True)
+    )
     return bool(plan.negative_zero) and same
 
 

@@ -185,7 +185,7 @@ def quantize_on_cpu(
     if dtype in _SHORT and is_cpu:
         short = run_for(fmt, request, str(dtype).removeprefix("torch."))
         if short is not None:
-            return _finished(_run_in_bits(short, x), x, out)
+            return _run_in_bits(short, x, out)
     run = run_for(fmt, request, "float32") if dtype.itemsize < 8 and dtype.is_floating_point else None
     if run is not None:
         values = numbers(x)
@@ -202,16 +202,21 @@ def quantize_on_cpu(
         dtype = torch.float64
     if isinstance(fmt, Block):
         return _quantize_blocks_on_cpu(values, x, dtype, fmt, request, axis, out)
+    if out is not None and is_cpu and dtype in _WIDE and isinstance(fmt, ScalarFormat) and shard is None:
+        result = quantize_values(values, fmt, request, _target(out, values))
+        return _given(result, out) if result.dtype == values.dtype else out.copy_(narrowed(result, dtype, fmt))
     return _finished(_rounded(values, dtype, fmt, request, axis, shard), x, out)
 
 
-def _run_in_bits(run: Callable[[Any, Any], None], x: torch.Tensor) -> torch.Tensor:
-    """Return a new tensor of 16-bit floats that a kernel makes of the bits of another."""
-    given = x.detach().resolve_neg().contiguous()
-    result = torch.empty(given.shape, dtype=given.dtype)
-    source, sink = (_memory(part.view(torch.int16)).reshape(-1).view(np.uint16) for part in (given, result))
-    run(source, sink)
-    return result
+def _run_in_bits(run: Callable[[Any, Any], None], x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """Return a tensor of 16-bit floats, `out` if there is one, that a kernel makes of the bits of another."""
+    source = _memory(x.detach().resolve_neg().contiguous().view(torch.int16))
+    fits = out is not None and out.dtype == x.dtype
+    target = _target(out.view(torch.int16) if fits else None, source)  # type: ignore[union-attr]
+    run(source.reshape(-1).view(np.uint16), target.reshape(-1).view(np.uint16))
+    if fits:
+        return _given(target, out, in_bits=True)
+    return _finished(torch.from_numpy(target).view(x.dtype), x, out)
 
 
 def _finished(result: torch.Tensor, x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
@@ -229,11 +234,13 @@ def _target(out: torch.Tensor | None, values: Any) -> Any:
     return target if same or not np.may_share_memory(target, values) else np.empty_like(values)
 
 
-def _given(result: Any, out: torch.Tensor | None) -> torch.Tensor:
+def _given(result: Any, out: torch.Tensor | None, in_bits: bool = False) -> torch.Tensor:
+    """Return `out` with a result that may be its memory; `in_bits`: the result is the bits of its numbers."""
     if out is None:
         return torch.from_numpy(result)
     if result.ctypes.data != out.data_ptr() or not result.size:
-        return out.copy_(torch.from_numpy(result))
+        found = torch.from_numpy(result)
+        return out.copy_(found.view(out.dtype) if in_bits else found)
     torch.autograd.graph.increment_version(out)  # so that a backward pass that needs what was there says so
     return out
 

@@ -1,5 +1,7 @@
 """The compiled paths for blocks and for many codes against the general ones, on ties, extremes and many scales."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from lowp.formats.logarithms import is_logarithmic
 from lowp.formats.tables import decode_codes
 from lowp.rounding._blocks import quantize_blocks
 from lowp.rounding._fast_blocks import try_fast
+from lowp.rounding.modes import rounding
 from lowp.rounding.request import make_request
 from tests.rounding.vector_formats import cast
 
@@ -95,3 +98,18 @@ def test_decoding_many_codes(name: str) -> None:
             wanted = expected[fits][: some.size]
             assert np.array_equal(got, wanted, equal_nan=True)
             assert np.array_equal(np.signbit(got), np.signbit(wanted))
+
+
+@pytest.mark.parametrize(("name", "overflow", "mirrored"), [
+    ("float8_e4m3fn", "saturate", True), ("float8_e5m2", "saturate", True), ("float8_e5m2", "infinity_or_nan", True),
+    ("float8_e5m2", "propagate", False), ("float8_e4m3fn", "infinity_or_nan", False), ("bfloat16", "saturate", True),
+    ("bfloat16", "infinity_or_nan", True), ("float8_e4m3fnuz", "saturate", False), ("int8", "saturate", False),
+])  # fmt: skip
+def test_which_formats_take_the_shorter_loop(name: str, overflow: str, mirrored: bool) -> None:
+    from lowp.rounding import _fast_kernels as fast
+
+    fmt: Any = lowp.parse(name)
+    if fast.has_float32_exponents(fmt):
+        assert fast.shift_plan(fmt, rounding("ties_to_even"), overflow)[7] == mirrored
+    else:
+        assert fast.fast_plan(fmt, rounding("ties_to_even"), overflow).integers[3] == mirrored

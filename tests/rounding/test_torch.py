@@ -276,7 +276,7 @@ class TestGradients:
 
 
 class TestOut:
-    @pytest.mark.parametrize("name", ["float8_e4m3fn", "nf4", "mxfp4", "int4_g32"])
+    @pytest.mark.parametrize("name", ["float8_e4m3fn", "e8m3", "nf4", "posit8", "mxfp4", "int4_g32"])
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_out_takes_the_result(self, name: str, dtype: Any) -> None:
         x = tensor(dtype, (4, 64))
@@ -287,10 +287,14 @@ class TestOut:
             assert same(out, wanted)
             x = tensor(dtype, (4, 64))
 
-    def test_out_that_overlaps_the_input_elsewhere(self) -> None:
-        area = torch.linspace(-300, 300, 500)
-        wanted = lowp.quantize(area[:-1].clone(), "fp8")
-        lowp.quantize(area[:-1], "fp8", out=area[1:])
+    @pytest.mark.parametrize("name", ["fp8", "posit8"])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_out_that_overlaps_the_input_elsewhere(self, name: str, dtype: Any) -> None:
+        area = torch.linspace(-300, 300, 500).to(dtype)
+        wanted = lowp.quantize(area[:-1].clone(), name)
+        before = area._version
+        lowp.quantize(area[:-1], name, out=area[1:])
+        assert area._version > before
         assert torch.equal(area[1:], wanted)
 
     def test_no_gradient_passes_through_out(self) -> None:
