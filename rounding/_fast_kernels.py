@@ -18,7 +18,7 @@ from lowp.formats.float_format import Float
 from lowp.formats.integer import Fixed, Integer
 from lowp.formats.spec import ScalarFormat
 from lowp.rounding import _start_kernels  # noqa: F401 - before the first kernel is made
-from lowp.rounding._short_kernels import narrowed, widened
+from lowp.rounding._short_kernels import narrowed, shifted_right, widened
 from lowp.rounding.lowering import fits_float32, lower
 from lowp.rounding.modes import Rounding
 
@@ -166,7 +166,7 @@ def _as_tuple(floats: Any) -> Any:
 @_inline
 def nearest_bits(mag: Any, shift: Any, below_half: Any, kept: Any) -> Any:
     """Round the bits of a magnitude to fewer mantissa bits; carries run into the exponent by themselves."""
-    odd = np.int32(np.int32(mag >> shift) & np.int32(1))
+    odd = np.int32(shifted_right(mag, shift) & np.int32(1))
     return np.int32(np.int32(mag + np.int32(below_half + odd)) & kept)
 
 

@@ -91,19 +91,38 @@ def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[
     plan = None if how is None else _code_plan(fmt, mode, overflow)
     if how is None or plan is None:
         return None
-    from lowp.rounding._float32_kernels import encode_float32
+    encode = _at_once(fmt, how, plan[0].tolist())
 
     def run(source: Any, codes: Any) -> bool:
         some = []
 
         def work(a: int, b: int) -> None:
-            if encode_float32(source[a:b], codes[a:b], *how, *plan):
+            if encode(source[a:b], codes[a:b], *how, *plan):
                 some.append(a)
 
         split(source.size, work, pieces=4)
         return bool(some)
 
     return run
+
+
+def _at_once(fmt: ScalarFormat, how: tuple[Any, ...], fields: list[int]) -> Callable[..., bool]:
+    """Return what writes codes, given arrays, `how` and code plan: in one step where that is enough, else in two."""
+    from lowp.rounding import _fast_codes_kernels as codes_kernels
+    from lowp.rounding import _float32_kernels as kernels
+
+    way, integers, floats, _ = how
+    shift, base, _, infinity, nan_code, sign_code, *_ = fields
+    if way == kernels.BITS_NEAREST and integers[7]:
+        return lambda x, codes, *_: codes_kernels.codes_of_float32_exponents(
+            x.view(np.int32), codes, integers, np.int32(nan_code)
+        )
+    if way != kernels.NEAREST or not integers[3] or not isinstance(fmt, Float):
+        in_two: Callable[..., bool] = kernels.encode_float32
+        return in_two
+    top = int(floats[:1].view(np.int32)[0] >> shift) - base
+    ends = np.array([shift, top, infinity if np.isinf(floats[3]) else top, sign_code, nan_code], np.int32)
+    return lambda x, codes, *_: codes_kernels.codes_to_nearest_even(x, codes, integers, floats[2], ends)
 
 
 @lru_cache(maxsize=512)

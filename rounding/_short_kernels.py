@@ -1,4 +1,4 @@
-"""Float32 of the bits of shorter floats and back, one by one, for compiled loops that vectorise."""
+"""Float32 of the bits of shorter floats and back, and shifts of 32 bits, for compiled loops that vectorise."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def narrowed(_context: Any, _value: Any, like: Any) -> Any:
         return builder.trunc(builder.lshr(builder.bitcast(arguments[0], _WORD), _WORD(16)), _SHORT)
 
     return like(types.float32, like), build
+
+
+@intrinsic
+def shifted_right(_context: Any, _bits: Any, _count: Any) -> Any:
+    """Return an int32 shifted by less than 32 bits, zeros first; Numba's own `>>` takes 64 bits."""
+
+    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.lshr(*arguments)
+
+    return types.int32(types.int32, types.int32), build

@@ -20,7 +20,7 @@ from tests.rounding.instructions import Loop, fresh_assembly, innermost_loops, v
 
 f4, f8, i2, i4, i8 = (t[::1] for t in (types.float32, types.float64, types.int16, types.int32, types.int64))
 u1, u2, u4 = (t[::1] for t in (types.uint8, types.uint16, types.uint32))
-rows, n, f = types.float32[:, ::1], types.int64, types.float32
+rows, n, f, i = types.float32[:, ::1], types.int64, types.float32, types.int32
 PLAN = (f4, f4, i4, f4)
 
 #: Kernel, types of its arguments, and the most instructions on lanes of 64 bits (None: its numbers have 64 bits).
@@ -29,15 +29,17 @@ KERNELS: list[tuple[str, tuple[Any, ...], int | None]] = [
     ("_fast_kernels.rounded_to_nearest_even", PLAN, 0),
     ("_fast_kernels.rounded_to_nearest_even", (u2, u2, i4, f4), 0),
     ("_fast_kernels.rounded_to_nearest_even", (i2, i2, i4, f4), 0),
-    ("_fast_kernels.float32_exponents", (i4, i4, i4), 4),
+    ("_fast_kernels.float32_exponents", (i4, i4, i4), 0),
     ("_fast_directed_kernels.rounded_and_corrected", (*PLAN, f4), 0),
     ("_fast_directed_kernels.rounded_and_corrected", (u2, u2, i4, f4, f4), 0),
     ("_fast_directed_kernels.rounded_and_corrected", (i2, i2, i4, f4, f4), 0),
-    ("_fast_directed_kernels.float32_exponents_corrected", (i4, i4, i4, f4), 4),
+    ("_fast_directed_kernels.float32_exponents_corrected", (i4, i4, i4, f4), 0),
     ("_fast_stochastic_kernels._round_randomly", (f4, f4, u4, i4, f4, n, n), 4),
     ("_fast_stochastic_kernels._round_bits_randomly", (i4, i4, u4, i4, n, n), 6),
     ("_stochastic_kernels.fill_words", (u4, n, n, n), 24),
     ("_float32_kernels._codes", (f4, u1, i4, f), 6),
+    ("_fast_codes_kernels.codes_to_nearest_even", (f4, u1, i4, f, i4), 0),
+    ("_fast_codes_kernels.codes_of_float32_exponents", (i4, u2, i4, i), 0),
     ("_float32_kernels.widen_float16", (u2, f4), 0),
     ("_float32_kernels.narrow_float16", (f4, u2), 0),
     ("_float32_kernels.widen_bfloat16", (u2, f4), 0),
