@@ -11,17 +11,26 @@ import numpy as np
 from lowp._errors import Error
 from lowp.formats.block import Block
 from lowp.formats.codebook import Codebook
+from lowp.formats.float_format import Float
+from lowp.formats.integer import Fixed, Integer
 from lowp.formats.parse import parse
 from lowp.formats.ranked import RankedFormat, TaperedFormat
+from lowp.formats.spec import ScalarFormat
+from lowp.formats.tables import code_dtype
 from lowp.rounding import _tapered
 from lowp.rounding._arrays import unlocked
 from lowp.rounding._buckets import ENOUGH
-from lowp.rounding._float32_runs import random_run_for, run_for
+from lowp.rounding._float32_runs import encoding_run, random_run_for, run_for
 from lowp.rounding._ranked import has_exponent_rows
+from lowp.rounding._scalar import table_fits_float32
 from lowp.rounding._search import small_run
+from lowp.rounding._tapered import held_values
 from lowp.rounding._tiles import prepared, quantize_prepared, quantize_short_prepared
+from lowp.rounding._tiles import small_run as small_run_of_blocks
+from lowp.rounding._wrap import WRAPPING
+from lowp.rounding.encoded import Encoded
 from lowp.rounding.random_bits import keys
-from lowp.rounding.request import QUANTIZE_NAN, Request, check_format, make_request
+from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request
 
 #: Rounds an array into another, given the seed of stochastic modes.
 Quick = Callable[[Any, Any, int], Any]
@@ -152,12 +161,71 @@ def _quantized(it: Any, x: Any, out: Any, fmt: Block, request: Request, dtype: s
 def _blocks_run(fmt: Block, request: Request, dtype: str) -> Quick:
     @lru_cache(maxsize=64)
     def found(shape: tuple[int, ...]) -> Any:
-        return prepared(fmt, request, shape, -1, None)
+        it = prepared(fmt, request, shape, -1, None)
+        return it, None if it is None or dtype != "float32" else small_run_of_blocks(it, fmt, request)
 
     def rounded(x: Any, out: Any, seed: int) -> Any:
-        it = found(x.shape) if x.size else None
+        it, small = found(x.shape) if x.size else (None, None)
         if it is None or (seed != 0 and request.mode.variant):
             return None
-        return _quantized(it, x, out, fmt, request, dtype)
+        return _quantized(it, x, out, fmt, request, dtype) if small is None else small(x, out)
 
     return rounded
+
+
+def quick_codes(
+    dtype: np.dtype[Any], fmt: Any, rounding: Any, overflow: Any, random_bits: Any, saturation_bits: Any, nan: Any
+) -> Callable[[Any], Encoded | None] | None:
+    """Return what encodes contiguous arrays of a dtype in a scalar format; None as for `quick_run`."""
+    try:
+        return _codes_found(dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
+    except TypeError:
+        return None
+
+
+@lru_cache(maxsize=512, typed=True)
+def _codes_found(
+    dtype: np.dtype[Any], fmt: Any, rounding: Any, overflow: Any, random_bits: Any, saturation_bits: Any, nan: Any
+) -> Callable[[Any], Encoded | None] | None:
+    try:
+        resolved = parse(fmt)
+        request = make_request(rounding, overflow, 0, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
+        check_format(resolved, request)
+    except Error:
+        return None
+    if dtype.name != "float32" or not isinstance(resolved, Float | Integer | Fixed) or overflow in WRAPPING:
+        return None
+    run = None if getattr(resolved, "specials", "") == "dlfloat" else encoding_run(resolved, request.mode, overflow)
+    if run is None:
+        return None
+    kind, has_nan = code_dtype(resolved.bits), resolved.has_nan
+
+    def encoded(x: Any) -> Encoded | None:
+        codes = np.empty(x.shape, kind)
+        some = run(unlocked(x.reshape(-1)), codes.reshape(-1))
+        return None if some and not has_nan else Encoded(codes, resolved, dtype=dtype)
+
+    return encoded
+
+
+def quick_values(codes: Any, fmt: Any, dtype: np.dtype[Any]) -> Any:
+    """Return the values of a small array of codes, by a table; None: it takes more than that."""
+    if type(codes) is not np.ndarray or not 0 < codes.size < ENOUGH or codes.ndim == 0:
+        return None
+    table = _table(fmt, dtype) if isinstance(fmt, ScalarFormat) else None
+    if table is None or codes.dtype != code_dtype(fmt.bits):
+        return None
+    try:
+        return table[codes]
+    except IndexError:  # said where all is checked
+        return None
+
+
+@lru_cache(maxsize=256)
+def _table(fmt: ScalarFormat, dtype: np.dtype[Any]) -> Any:
+    """Return the values by code, if they are of a dtype and few."""
+    if fmt.bits > 16 or dtype.name not in ("float32", "float64"):
+        return None
+    if dtype.name == "float32" and not table_fits_float32(fmt):
+        return None
+    return np.ascontiguousarray(held_values(fmt, dtype.itemsize))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from lowp.rounding.modes import Rounding, rounding
 from lowp.rounding.request import Request
 
 _NO_FACTORS = np.zeros((1, 2, 1))
+#: Numbers of an array that is not worth threads.
+_SMALL = 1 << 16
 
 
 class Prepared(NamedTuple):
@@ -194,6 +197,23 @@ def quantize_short_prepared(
     sink = Numbers(it.grid.seen(result), seen.kind)
     _in_lanes(seen, sink, it, factors, most or 0, narrow_numbers(fmt, dtype), places, request)
     return result
+
+
+def small_run(it: Prepared, fmt: Block, request: Request) -> Callable[[Any, Any], Any] | None:
+    """Return what quantizes small contiguous float32 arrays of one shape, by scales that a rule makes of each block."""
+    grid = it.grid
+    if it.lanes is None or not it.lanes.rule.ruled or it.needs_most or grid.outer * grid.rows * grid.columns > _SMALL:
+        return None
+    work, shape = it.kernels.quantize_lanes, (grid.outer, grid.rows, grid.columns)
+    wide = it.kernels.Wide(_wide_kind(it), *it.element, it.mode, narrow_numbers(fmt, "float32"))
+    fixed = grid.r, grid.c, it.lanes, wide, 0, _NO_FACTORS, 0, grid.bands, 0, grid.columns
+    last = np.array([0, grid.columns]), request.key0, request.key1
+
+    def run(x: Any, out: Any) -> Any:
+        work(unlocked(x.reshape(shape)), out.reshape(shape), 0, x is not out, *fixed, *last)
+        return out
+
+    return run
 
 
 def _by_band(factors: Factors, table: tuple[int, int]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from lowp.formats.spec import Format, ScalarFormat
 from lowp.formats.tables import scalar_format
 from lowp.rounding._arrays import Source, as_source, is_float, to_caller, unlocked
 from lowp.rounding._dispatch import is_jax, is_torch
-from lowp.rounding._quick import quick_blocks, quick_run, quickly
+from lowp.rounding._quick import quick_blocks, quick_codes, quick_run, quick_values, quickly
 from lowp.rounding._scalar import check_sticky, decode_values, encode_values, quantize_values
 from lowp.rounding.encoded import Encoded
 from lowp.rounding.request import ENCODE_NAN, QUANTIZE_NAN, Request, check_format, make_request, without_nan
@@ -165,6 +165,11 @@ def encode(
         from lowp.rounding._jax import encode_array
 
         return encode_array(x, fmt, rounding, overflow, seed, axis, random_bits, saturation_bits, nan)
+    if quickly(x, None, axis, seed):
+        run = quick_codes(x.dtype, fmt, rounding, overflow, random_bits, saturation_bits, nan)
+        found = None if run is None else run(x)
+        if found is not None:
+            return found
     resolved = parse(fmt)
     request = make_request(rounding, overflow, seed, random_bits, saturation_bits, nan or "error", ENCODE_NAN)
     source = _checked(x, resolved, request)
@@ -222,6 +227,9 @@ def decode(codes: Any, fmt: str | Format | None = None, *, dtype: Any = None) ->
 
             return decode_encoded(codes, dtype)
         target = codes.dtype if dtype is None else _float_dtype(dtype)
+        found = quick_values(codes.codes, codes.format, target)
+        if found is not None:
+            return found
         codes = replace(codes, codes=unlocked(codes.codes))
         if isinstance(codes.format, Block):
             from lowp.rounding._blocks import decode_blocks
