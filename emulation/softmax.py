@@ -85,8 +85,8 @@ def softmax(
 
     -infinity is a mask, also in formats without infinities: its exponential is zero. A row of -infinity alone is 0 / 0
     (with a reciprocal, 0 times 1 / 0): NaN, or zeros where 1 / 0 saturates. A row with NaN gives NaN. So does one with
-    infinity, but for the zeros that "two_pass" gives beside the infinity. The mantissa p is 1 where numbers of the
-    format are 128 and more apart.
+    infinity that stays one in `fmt` (by `overflow` it may become the largest number), but for the zeros that "two_pass"
+    gives beside it. The mantissa p is 1 where numbers of the format are 128 and more apart.
 
     Args:
         x: Numbers, rounded into `fmt` first, but for -infinity; an array in any format.

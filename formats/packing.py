@@ -14,6 +14,8 @@ from lowp.formats.tables import code_dtype
 _WHOLE = {8: "<u1", 16: "<u2", 32: "<u4", 64: "<u8"}
 #: Widths of which several codes fill a byte.
 _PARTS = (1, 2, 4)
+#: Words that are joined or split at a time: they stay in the second cache.
+_PIECE = 1 << 16
 
 
 def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -35,7 +37,7 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     flat = np.ascontiguousarray(codes).reshape(-1)
     if bits in _WHOLE:
         return flat.astype(_WHOLE[bits]).view(np.uint8)
-    return _join(flat.astype(np.uint8), bits) if bits in _PARTS else _pack_bits(flat, bits)
+    return _join(flat.astype(np.uint8, copy=False), bits) if bits in _PARTS else _pack_bits(flat, bits)
 
 
 def _pack_bits(flat: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -49,12 +51,24 @@ def _join(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Return bytes of 8, 4 or 2 codes each."""
     if bits == 1:
         return np.packbits(codes & 1, bitorder="little")
-    per_byte = 8 // bits
-    whole = np.pad(codes, (0, -codes.size % per_byte)) if codes.size % per_byte else codes
-    joined = whole[0::per_byte].copy()
-    for i in range(1, per_byte):
-        joined |= whole[i::per_byte] << np.uint8(i * bits)
+    whole = np.pad(codes, (0, -codes.size % (8 // bits))) if codes.size * bits % 8 else codes
+    words = whole.view(
+        f"<u{8 // bits}"
+    )  # a code in each byte of a word: shifted sums of words, whose first byte counts
+    joined = np.empty(words.size, np.uint8)
+    for start in range(0, words.size, _PIECE):
+        part = words[start : start + _PIECE]
+        total = part.copy()
+        for shift in _shifts(bits):
+            total |= part >> shift
+        joined[start : start + _PIECE] = total
     return joined
+
+
+def _shifts(bits: int) -> list[Any]:
+    """Return how far a word's second, third and so on byte lies from the place of its code in the first one."""
+    word = np.dtype(f"<u{8 // bits}").type
+    return [word(i * (8 - bits)) for i in range(1, 8 // bits)]
 
 
 def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
@@ -88,9 +102,13 @@ def _split(data: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
     """Return `count` codes of bytes that hold 8, 4 or 2 each."""
     if bits == 1:
         return np.unpackbits(data, count=count, bitorder="little")
-    per_byte, mask = 8 // bits, np.uint8((1 << bits) - 1)
-    used = data[: -(-count // per_byte)]
-    codes = np.empty((used.size, per_byte), np.uint8)
-    for i in range(per_byte):
-        codes[:, i] = used >> np.uint8(i * bits) & mask
-    return codes.reshape(-1)[:count]
+    used = data[: -(-count * bits // 8)]
+    codes = np.empty(used.size * (8 // bits), np.uint8)
+    words, mask = codes.view(f"<u{8 // bits}"), int.from_bytes(bytes([(1 << bits) - 1]) * (8 // bits), "little")
+    for start in range(0, used.size, _PIECE):
+        part = used[start : start + _PIECE].astype(words.dtype)
+        total = part.copy()
+        for shift in _shifts(bits):
+            total |= part << shift
+        words[start : start + _PIECE] = total & words.dtype.type(mask)
+    return codes[:count]

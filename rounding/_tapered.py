@@ -110,7 +110,8 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
 
     size = x.dtype.itemsize
     values = held_values(fmt, size)[: fmt.ranks + 1]
-    if out is None or (np.isnan(values).any() and np.may_share_memory(out, x)):  # `x` may be needed once more
+    missing = _has_missing(fmt, size)
+    if out is None or (missing and np.may_share_memory(out, x)):  # `x` may be needed once more
         out = np.empty(x.shape, values.dtype)
     source, sink, table = x.reshape(-1).view(_VIEW[size]), out.reshape(-1), rows(fmt, 8 * size)
     usual = usual_exponents(fmt) if size == 4 and mode.name == "ties_to_even" and values.dtype == np.float32 else None
@@ -122,7 +123,7 @@ def quantize(x: NDArray[Any], fmt: TaperedFormat, mode: Rounding, out: NDArray[A
         shared = (values, table, INPUTS[8 * size].mantissa, _INFINITE[size], _MASK[size], fmt.ranks, mode.table)
         split(x.size, lambda a, b: quantize_tapered(source[a:b], sink[a:b], *shared), pieces=4)
         looked_up.append(True)
-    if size == 4 and any(looked_up) and np.isnan(values).any() and (np.isnan(out) & np.isfinite(x)).any():
+    if size == 4 and any(looked_up) and missing and (np.isnan(out) & np.isfinite(x)).any():
         return quantize(widen(x), fmt, mode, None)
     return out
 
@@ -143,6 +144,11 @@ def decode(codes: NDArray[Any], fmt: TaperedFormat) -> NDArray[np.float64]:
 def held_values(fmt: ScalarFormat, size: int) -> NDArray[Any]:
     """Return the values by code as float64, or as float32 with NaN for those that it may not hold."""
     return value_table(fmt) if size == 8 else _float32_values(fmt)
+
+
+@lru_cache(maxsize=128)
+def _has_missing(fmt: TaperedFormat, size: int) -> bool:
+    return bool(np.isnan(held_values(fmt, size)[: fmt.ranks + 1]).any())
 
 
 @lru_cache(maxsize=64)

@@ -200,17 +200,23 @@ def quantize_short_prepared(
 
 
 def small_run(it: Prepared, fmt: Block, request: Request) -> Callable[[Any, Any], Any] | None:
-    """Return what quantizes small contiguous float32 arrays of one shape, by scales that a rule makes of each block."""
+    """Return what quantizes small contiguous float32 arrays of one shape, by scales that a rule makes of each block.
+
+    What is returned may return None in turn, where that depends on the numbers.
+    """
     grid = it.grid
-    if it.lanes is None or not it.lanes.rule.ruled or it.needs_most or grid.outer * grid.rows * grid.columns > _SMALL:
+    if it.lanes is None or not it.lanes.rule.ruled or grid.outer * grid.rows * grid.columns > _SMALL:
         return None
     work, shape = it.kernels.quantize_lanes, (grid.outer, grid.rows, grid.columns)
     wide = it.kernels.Wide(_wide_kind(it), *it.element, it.mode, narrow_numbers(fmt, "float32"))
-    fixed = grid.r, grid.c, it.lanes, wide, 0, _NO_FACTORS, 0, grid.bands, 0, grid.columns
-    last = np.array([0, grid.columns]), request.key0, request.key1
+    fixed = _NO_FACTORS, 0, grid.bands, 0, grid.columns, np.array([0, grid.columns]), request.key0, request.key1
 
     def run(x: Any, out: Any) -> Any:
-        work(unlocked(x.reshape(shape)), out.reshape(shape), 0, x is not out, *fixed, *last)
+        seen = unlocked(x.reshape(shape))
+        most = most_of(Numbers(seen), fmt, it.rule) if it.needs_most else 0
+        if most is None:
+            return None
+        work(seen, out.reshape(shape), 0, x is not out, grid.r, grid.c, it.lanes, wide, most, *fixed)
         return out
 
     return run

@@ -72,7 +72,8 @@ class Encoded:
             >>> encode([0.5, -1.0, 6.0], "float4_e2m1fn").pack().tolist()
             [161, 7]
         """
-        return np.concatenate(list(self.parts().values()))
+        parts = list(self.parts().values())
+        return np.concatenate(parts) if len(parts) > 1 or isinstance(self.format, Packed) else parts[0]
 
     def parts(self) -> dict[str, NDArray[np.uint8]]:
         """Return the bytes of each part: "codes", and for block formats "scales", "zero_points", "tensor_scale".
