@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from lowp.rounding._fast_kernels import _as_tuple, _field, _finished, ends_of, finished_bits, zero_sign_of
 from lowp.rounding._lane_random_kernels import rounded_by_carries
+from lowp.rounding._short_kernels import whole_of
 from lowp.rounding._stochastic_kernels import fill_words
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -22,16 +23,6 @@ _inline = njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 #: Numbers in a piece.
 _PIECE = 1024
-
-
-@intrinsic
-def _whole(_context: Any, value: Any) -> Any:
-    """Return the whole part of a float32 as an int32; Numba's own cast goes by 64 bits."""
-
-    def build(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.fptosi(arguments[0], ir.IntType(32))
-
-    return types.int32(types.float32), build
 
 
 @intrinsic
@@ -69,7 +60,7 @@ def _round_randomly(x: Any, out: Any, words: Any, integers: Any, floats: Any, va
         low = np.float32(near - quantum) if near > a else near
         rest = np.float32(a - low)
         scaled = np.float32(rest * np.int32(to_units - np.int32(e + to_quantum)).view(np.float32))
-        whole = _whole(scaled)  # N - 1 bits: there is an instruction for signed integers everywhere
+        whole = whole_of(scaled)  # N - 1 bits: there is an instruction for signed integers everywhere
         left = np.float32(np.float32(scaled - _as_float(whole)) * np.float32(2))
         last = np.int32(left >= 1)
         left = np.float32(left - _as_float(last))

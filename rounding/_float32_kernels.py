@@ -13,7 +13,7 @@ from numba import njit
 
 from lowp.rounding._fast_directed_kernels import float32_exponents_corrected, rounded_and_corrected
 from lowp.rounding._fast_kernels import float32_exponents, rounded_to_nearest_even
-from lowp.rounding._short_kernels import narrowed, widened
+from lowp.rounding._short_kernels import narrowed, shifted_right, whole_of, widened
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -124,14 +124,14 @@ def _codes(values: Any, codes: Any, how: Any, to_quanta: Any) -> Any:
         for i in range(codes.size):
             v = values[i]
             some |= v != v
-            codes[i] = np.int32(v * to_quanta) & mask
+            codes[i] = whole_of(np.float32(v * to_quanta)) & mask
         return some
     for i in range(codes.size):
         b = bits[i]
         mag = np.int32(b & np.int32(0x7FFFFFFF))
         some |= mag > np.int32(0x7F800000)
-        small = np.int32(min(np.float32(abs(values[i]) * to_quanta), np.float32(1.0e9)))
-        c = np.int32(np.int32(mag >> shift) - base) if mag >= normal else small
+        small = whole_of(min(np.float32(abs(values[i]) * to_quanta), np.float32(1.0e9)))
+        c = np.int32(shifted_right(mag, shift) - base) if mag >= normal else small
         c = infinity if mag == np.int32(0x7F800000) else c
         c = np.int32(c | sign_code) if b < 0 else c
         codes[i] = nan_code if mag > np.int32(0x7F800000) else c

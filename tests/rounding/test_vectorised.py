@@ -37,7 +37,7 @@ KERNELS: list[tuple[str, tuple[Any, ...], int | None]] = [
     ("_fast_stochastic_kernels._round_randomly", (f4, f4, u4, i4, f4, n, n), 4),
     ("_fast_stochastic_kernels._round_bits_randomly", (i4, i4, u4, i4, n, n), 6),
     ("_stochastic_kernels.fill_words", (u4, n, n, n), 24),
-    ("_float32_kernels._codes", (f4, u1, i4, f), 6),
+    ("_float32_kernels._codes", (f4, u1, i4, f), 0),
     ("_fast_codes_kernels.codes_to_nearest_even", (f4, u1, i4, f, i4), 0),
     ("_fast_codes_kernels.codes_of_float32_exponents", (i4, u2, i4, i), 0),
     ("_float32_kernels.widen_float16", (u2, f4), 0),
