@@ -70,14 +70,11 @@ def rounded_and_corrected(x: Any, out: Any, integers: Any, floats: Any, how: Any
     least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
     ends, to_quantum = _as_tuple(floats), np.int32(raise_by - np.int32(23 << 23))
     plan = np.int32(how[0]), how[1], how[2], how[3], how[4], how[5]
-    if integers[3] == 1:
-        for i in range(x.size):
-            v = widened(x[i])
-            out[i] = narrowed(mirrored(v, _corrected(v, least, raise_by, clip, to_quantum, plan), ends), x[i])
-        return
+    alike = integers[3] == 1
     for i in range(x.size):
         v = widened(x[i])
-        out[i] = narrowed(_finished(v, _corrected(v, least, raise_by, clip, to_quantum, plan), zero_sign, ends), x[i])
+        r = _corrected(v, least, raise_by, clip, to_quantum, plan)
+        out[i] = narrowed(mirrored(v, r, ends) if alike else _finished(v, r, zero_sign, ends), x[i])
 
 
 @_inline
@@ -104,9 +101,7 @@ def float32_exponents_corrected(x: Any, out: Any, plan: Any, how: Any) -> None:
     up, up_negative = np.int32(np.int32(how[2]) * quantum), np.int32(np.int32(how[3]) * quantum)
     down, down_negative = np.int32(np.int32(how[4]) * quantum), np.int32(np.int32(how[5]) * quantum)
     own = odd_mask, borne, up, up_negative, down, down_negative
-    if plan[7] == 1:
-        for i in range(x.size):
-            out[i] = mirrored_bits(x[i], _corrected_bits(x[i], shift, below_half, kept, own), ends)
-        return
+    alike = plan[7] == 1
     for i in range(x.size):
-        out[i] = finished_bits(x[i], _corrected_bits(x[i], shift, below_half, kept, own), ends)
+        r = _corrected_bits(x[i], shift, below_half, kept, own)
+        out[i] = mirrored_bits(x[i], r, ends) if alike else finished_bits(x[i], r, ends)

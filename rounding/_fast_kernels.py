@@ -141,14 +141,11 @@ def rounded_to_nearest_even(x: Any, out: Any, integers: Any, floats: Any) -> Non
     """
     least, raise_by, zero_sign, clip = integers[0], integers[1], zero_sign_of(integers), floats[2]
     ends = _as_tuple(floats)
-    if integers[3] == 1:
-        for i in range(x.size):
-            v = widened(x[i])
-            out[i] = narrowed(mirrored(v, _nearest_even(v, least, raise_by, clip), ends), x[i])
-        return
+    alike = integers[3] == 1  # the compiler makes two loops of it
     for i in range(x.size):
         v = widened(x[i])
-        out[i] = narrowed(_finished(v, _nearest_even(v, least, raise_by, clip), zero_sign, ends), x[i])
+        r = _nearest_even(v, least, raise_by, clip)
+        out[i] = narrowed(mirrored(v, r, ends) if alike else _finished(v, r, zero_sign, ends), x[i])
 
 
 @_inline
@@ -200,11 +197,7 @@ def float32_exponents(x: Any, out: Any, plan: Any) -> None:
     """Round float32 bits (int32 views) to fewer mantissa bits; `plan`: `shift_plan`."""
     shift, ends = plan[0], ends_of(plan)
     below_half, kept = np.int32((1 << (shift - 1)) - 1), np.int32(-1 << shift)
-    if plan[7] == 1:
-        for i in range(x.size):
-            mag = np.int32(x[i] & np.int32(0x7FFFFFFF))
-            out[i] = mirrored_bits(x[i], nearest_bits(mag, shift, below_half, kept), ends)
-        return
+    alike = plan[7] == 1
     for i in range(x.size):
-        mag = np.int32(x[i] & np.int32(0x7FFFFFFF))
-        out[i] = finished_bits(x[i], nearest_bits(mag, shift, below_half, kept), ends)
+        r = nearest_bits(np.int32(x[i] & np.int32(0x7FFFFFFF)), shift, below_half, kept)
+        out[i] = mirrored_bits(x[i], r, ends) if alike else finished_bits(x[i], r, ends)
