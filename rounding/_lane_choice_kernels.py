@@ -351,15 +351,16 @@ def _largest_of_row(row: Any, tiles: Any, buffer: Any, c: Any, dtype: Any) -> An
     return widened
 
 
-def multiply_for(elements: Any, sink: Any, out: Any, f: Any, c: Any) -> None:
-    """Write elements times units as they go into `out`: rounded to odd where that is narrower."""
+def multiply_for(elements: Any, sink: Any, out: Any, f: Any, c: Any, it: Any) -> None:
+    """Write elements times units as they go into `out`: rounded to odd where that is narrower and they are rounded."""
 
 
 @overload(multiply_for, inline="always")
-def _multiply_for(elements: Any, sink: Any, out: Any, f: Any, c: Any) -> Any:
-    product = multiply if out.dtype == types.float32 else multiply_to_odd
+def _multiply_for(elements: Any, sink: Any, out: Any, f: Any, c: Any, it: Any) -> Any:
+    exact = _name(it, "scaling") == "Power"  # few bits times a power of two, far from float32's ends
+    product = multiply if exact or out.dtype == types.float32 else multiply_to_odd
 
-    def multiplied(elements: Any, sink: Any, out: Any, f: Any, c: Any) -> None:
+    def multiplied(elements: Any, sink: Any, out: Any, f: Any, c: Any, it: Any) -> None:
         product(elements, sink, f, c)
 
     return multiplied

@@ -191,7 +191,7 @@ def quantize_lanes(
                     round_elements(b[3, :n], b[1, :n], f, columns, b, words, it, place, key0, key1)
                     if state == SOME_ZEROS:
                         clear_zeros(b[1, :n], f, columns)
-                    multiply_for(b[1, :n], sink, out, f, columns)
+                    multiply_for(b[1, :n], sink, out, f, columns, it)
                 write_row(sink, out[o, i, j : j + n], dtype)
             j += n
 
