@@ -91,7 +91,7 @@ def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[
     plan = None if how is None else _code_plan(fmt, mode, overflow)
     if how is None or plan is None:
         return None
-    encode = _at_once(fmt, how, plan[0].tolist())
+    encode = _at_once(fmt, how, plan[0].tolist(), float(plan[1]))
 
     def run(source: Any, codes: Any) -> bool:
         some = []
@@ -106,13 +106,13 @@ def encoding_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[
     return run
 
 
-def _at_once(fmt: ScalarFormat, how: tuple[Any, ...], fields: list[int]) -> Callable[..., bool]:
+def _at_once(fmt: ScalarFormat, how: tuple[Any, ...], fields: list[int], to_quanta: float) -> Callable[..., bool]:
     """Return what writes codes, given arrays, `how` and code plan: in one step where that is enough, else in two."""
     from lowp.rounding import _fast_codes_kernels as codes_kernels
     from lowp.rounding import _float32_kernels as kernels
 
     way, integers, floats, _ = how
-    shift, base, _, infinity, nan_code, sign_code, *_ = fields
+    shift, base, normal, infinity, nan_code, sign_code, *_ = fields
     if way == kernels.BITS_NEAREST and integers[7]:
         return lambda x, codes, *_: codes_kernels.codes_of_float32_exponents(
             x.view(np.int32), codes, integers, np.int32(nan_code)
@@ -120,7 +120,8 @@ def _at_once(fmt: ScalarFormat, how: tuple[Any, ...], fields: list[int]) -> Call
     if way != kernels.NEAREST or not integers[3] or not isinstance(fmt, Float):
         in_two: Callable[..., bool] = kernels.encode_float32
         return in_two
-    top = int(floats[:1].view(np.int32)[0] >> shift) - base
+    largest = int(floats[:1].view(np.int32)[0])
+    top = (largest >> shift) - base if largest >= normal else int(fmt.max * to_quanta)  # all may be subnormal
     ends = np.array([shift, top, infinity if np.isinf(floats[3]) else top, sign_code, nan_code], np.int32)
     return lambda x, codes, *_: codes_kernels.codes_to_nearest_even(x, codes, integers, floats[2], ends)
 

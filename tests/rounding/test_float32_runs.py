@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lowp
+from lowp.formats.tables import value_table
 from lowp.rounding import _scalar, verbs
 from lowp.rounding._float32_runs import float32_run, random_run, short_run
 from lowp.rounding.modes import ROUNDING_MODES, rounding
@@ -216,6 +217,22 @@ def test_codes_are_those_of_the_general_kernel(name: str, mode: str, monkeypatch
                 wanted = lowp.encode(x, fmt, mode, overflow, nan=nan).codes
             assert found.dtype == wanted.dtype
             assert np.array_equal(found, wanted), (overflow, nan)
+
+
+@pytest.mark.parametrize("specials", ["ieee", "finite", "fn"])
+@pytest.mark.parametrize(("exponent_bits", "mantissa_bits"), [(1, 1), (1, 2), (1, 6), (2, 1), (2, 5)])
+def test_codes_of_formats_of_few_exponents(exponent_bits: int, mantissa_bits: int, specials: Any) -> None:
+    """Where all finite numbers may be subnormal, or one binade is normal."""
+    for bias in (0, 1, 3, -3):
+        fmt = lowp.formats.Float(exponent_bits, mantissa_bits, bias=bias, specials=specials)
+        grid = np.abs([v for v in value_table(fmt) if np.isfinite(v)])
+        points = np.concatenate(
+            [grid, (grid[1:] + grid[:-1]) / 2, fmt.max * np.array([1.01, 1.25, 1.5, 2, 99]), [np.inf]]
+        )
+        x = np.concatenate([points, -points]).astype(np.float32)
+        for overflow in OVERFLOWS:
+            wanted = [lowp.exact.encode(v, fmt, "ties_to_even", overflow) for v in x.tolist()]
+            assert lowp.encode(x, fmt, overflow=overflow).codes.tolist() == wanted, (bias, overflow)
 
 
 @pytest.mark.parametrize("mode", ["stochastic_a", "stochastic_b", "stochastic_c", "stochastic_equal"])
