@@ -37,8 +37,8 @@ _BITS = 24
 
 
 def has_normal_quanta(fmt: ScalarFormat) -> bool:
-    """Whether the least number of a format is a normal float32, as these kernels need it."""
-    return not isinstance(fmt, Float) or fmt.emin - fmt.mantissa_bits >= -126
+    """Whether the least number of a format, and what is a little less than half of it, keep all bits in float32."""
+    return not isinstance(fmt, Float) or fmt.emin - fmt.mantissa_bits >= -124
 
 
 @lru_cache(maxsize=64)

@@ -45,7 +45,7 @@ def float32_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Run | None:
 def random_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[Any, Any, int, int, int], None] | None:
     """Return what rounds flat float32 arrays by a stochastic mode, given the first position and the keys; or None."""
     how = _way(fmt, mode, overflow)
-    if how is None or not mode.variant:
+    if how is None or not mode.variant or not _has_room_for_bits(fmt, mode):
         return None
     from lowp.rounding import _float32_kernels as kernels
     from lowp.rounding._fast_stochastic_kernels import quantize_randomly
@@ -62,6 +62,11 @@ def random_run(fmt: ScalarFormat, mode: Rounding, overflow: str) -> Callable[[An
         )
 
     return run
+
+
+def _has_room_for_bits(fmt: ScalarFormat, mode: Rounding) -> bool:
+    """Whether float32 holds by what modes B and C multiply to see the random bits of the least number."""
+    return mode.variant == 1 or not isinstance(fmt, Float) or fmt.emin - fmt.mantissa_bits >= mode.random_bits - 128
 
 
 @lru_cache(maxsize=512)
