@@ -103,9 +103,9 @@ def matmul(
 
 @dataclass
 class Operand:
-    """Values of elements with their format, scales and tensor scale."""
+    """Values of elements (float64, or float32 as they came) with their format, scales and tensor scale."""
 
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     format: ScalarFormat
     scales: NDArray[np.float64] | None = None
     scale_format: ScalarFormat | None = None
@@ -155,7 +155,8 @@ def as_float64(x: Any, role: str) -> NDArray[np.float64]:
     return _exact(as_source(x), role)
 
 
-def _exact(source: Source, role: str, passing: bool = False) -> NDArray[np.float64]:
+def _exact(source: Source, role: str, passing: bool = False) -> NDArray[Any]:
+    """Return real numbers as float64; `passing`: as they are, in float32 or float64."""
     if source.sticky:
         raise RangeError(
             f"{role} holds an integer beyond 2^53 that float64 does not have; products take numbers it has."
